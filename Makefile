@@ -1,0 +1,71 @@
+# Two commands set everything up on a fresh machine: `make fig8` and `make test`.
+# Another interpreter: `make test PYTHON=python3.12`. Another setting: `make fig8 ARGS="-p dataset mnist -p preset cpu"`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+
+.PHONY: help fig8 test test-all readme check clean
+
+help:
+	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
+	@echo "make test      every library notebook and the fast tests"
+	@echo "make test-all  the slow tests as well"
+	@echo "make readme    README.md from nbs/index.ipynb"
+	@echo "make check     notebooks clean, package and README in step with them"
+	@echo "make clean     remove the environment and what builds leave behind (out/ stays)"
+
+# ---- environment: installed again only when pyproject.toml changes ----
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): torch is large, this takes some minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), with the test tools: torch is large, this takes some minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(VENV)/installed $@
+
+# ---- figures: `make fig8` runs nbs/fig8_*.ipynb ----
+
+fig8: $(VENV)/installed
+	@$(call run_notebook,$(wildcard nbs/$@_*.ipynb))
+
+# Called with nbs/NAME.ipynb: writes out/NAME.ipynb and names the pictures it drew.
+define run_notebook
+set -e; name=$(basename $(notdir $(1))); mkdir -p out; touch out/.started; \
+echo "papermill $(1) out/$$name.ipynb $(ARGS)"; \
+$(BIN)/papermill $(1) out/$$name.ipynb $(ARGS); \
+echo "pictures:"; find "$(CURDIR)/out" "$(CURDIR)/figures" -name '*.png' -newer out/.started
+endef
+
+# ---- tests ----
+
+# One OpenMP thread a process: nbdev_test runs a notebook on every core.
+test: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test
+	$(BIN)/pytest
+
+test-all: test
+	$(BIN)/pytest -m slow
+
+# ---- notebooks, package and README in step ----
+
+readme: $(VENV)/installed-dev
+	$(BIN)/python tools/readme.py
+
+check: $(VENV)/installed-dev
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/readme.py
+	git diff --exit-code -- nbs aae_prior README.md
+	@test -z "$$(git status --porcelain -- nbs aae_prior README.md)" || \
+	  { git status --short -- nbs aae_prior README.md; echo "the files above are not committed"; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,283 @@
+"""What a notebook cannot show about itself: that notebooks, package, README and rules stay in step."""
+import ast
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import nbformat
+import pytest
+from papermill import inspect_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+MODULES = sorted(file for file in (ROOT / "aae_prior").glob("*.py") if not file.name.startswith("_"))
+
+# Who may import whom, inside the package. A new module has to take its place here.
+BASE = {"data", "networks", "losses", "metrics", "plots", "config"}
+ALLOWED = {name: set() for name in BASE} | {
+    "training": {"networks", "losses"},
+    "text": {"data"},
+    "runs": BASE | {"training", "text"},
+    "sweep": BASE | {"training", "text", "runs"},
+}
+
+
+def cells(notebook, kind="code"):
+    return [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def directives(cell):
+    "First words of the cell's `#|` lines."
+    return {line[2:].split()[0] for line in source(cell).splitlines() if re.match(r"#\|\s*\w", line)}
+
+
+def code_of(cell):
+    "The cell's Python: without directives and magics."
+    return "\n".join(line for line in source(cell).splitlines() if not re.match(r"\s*(#\||%|!)", line)).strip()
+
+
+def exported_module(notebook):
+    "The module that a library notebook writes, None for the others."
+    found = [line.split()[-1] for cell in cells(notebook) for line in source(cell).splitlines()
+             if line.startswith("#| default_exp")]
+    return found[0] if found else None
+
+
+LIBRARY = [notebook for notebook in NOTEBOOKS if exported_module(notebook)]
+PAPER = [notebook for notebook in NOTEBOOKS if notebook not in LIBRARY and notebook.stem != "index"]
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+each_library_notebook = pytest.mark.parametrize("notebook", LIBRARY, ids=lambda file: file.stem)
+each_paper_notebook = pytest.mark.parametrize("notebook", PAPER, ids=lambda file: file.stem)
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda file: file.stem)
+
+
+def tracked():
+    "Text files under version control."
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [file for file in files if file.suffix not in {".png", ".gz"} and file.is_file()]
+
+
+# ---- notebooks as files ----
+
+@each_notebook
+def test_notebook_is_valid_and_small(notebook):
+    nbformat.validate(nbformat.read(notebook, as_version=4))
+    limit = 100_000 if notebook in LIBRARY else 300_000
+    assert notebook.stat().st_size < limit, f"{notebook.name}: {notebook.stat().st_size} bytes, allowed are {limit}"
+
+
+@each_notebook
+def test_kernel_is_python3(notebook):
+    kernel = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]
+    assert (kernel["name"], kernel["display_name"], kernel["language"]) == ("python3", "python3", "python")
+
+
+@each_notebook
+def test_stored_outputs_hold_no_error(notebook):
+    kinds = {out["output_type"] for cell in cells(notebook) for out in cell["outputs"]}
+    assert "error" not in kinds
+    texts = ["".join(out["text"]) for cell in cells(notebook) for out in cell["outputs"] if out["output_type"] == "stream"]
+    assert not [text for text in texts if "Warning" in text]
+
+
+@each_notebook
+def test_cells_that_import_only_import(notebook):
+    for cell in cells(notebook):
+        statements = ast.parse(code_of(cell)).body
+        imports = [node for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert not imports or len(imports) == len(statements), f"imports mixed with other code:\n{source(cell)}"
+
+
+@each_library_notebook
+def test_library_notebook_opens_with_title_and_summary(notebook):
+    first = source(cells(notebook, "markdown")[0])
+    assert re.match(r"# \S.*\n+> \S", first), first
+
+
+@each_library_notebook
+def test_exported_cells_are_short(notebook):
+    for cell in cells(notebook):
+        if directives(cell) & {"export", "exporti", "exports"}:
+            assert len(code_of(cell).splitlines()) <= 25, f"more than 25 lines:\n{source(cell)}"
+
+
+# ---- paper notebooks ----
+
+@each_paper_notebook
+def test_paper_notebook_is_left_to_papermill(notebook):
+    assert "skip_exec: true" in source(cells(notebook, "raw")[0]), "nbdev_test would train"
+
+
+@each_paper_notebook
+def test_parameters_are_annotated_commented_literals(notebook):
+    tagged = [cell for cell in cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    text = source(tagged[0])
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    commented = {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+    for node in ast.parse(text).body:
+        line = ast.get_source_segment(text, node)
+        assert isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Name), f"`name: type = value` wanted: {line}"
+        assert node.annotation.id in {"int", "float", "str", "bool"}, line
+        ast.literal_eval(node.value)
+        assert node.lineno == node.end_lineno and node.lineno in commented, f"trailing comment wanted: {line}"
+
+
+@each_paper_notebook
+def test_papermill_knows_every_parameter(notebook):
+    known = inspect_notebook(str(notebook))
+    assert known
+    for name, parameter in known.items():
+        assert parameter["inferred_type_name"] not in (None, "None") and parameter["help"], name
+
+
+# ---- the package ----
+
+@each_module
+def test_module_comes_from_a_notebook(module):
+    named = re.search(r"File to edit: \.\./nbs/(.+\.ipynb)\.", module.read_text(encoding="utf-8"))
+    assert named and exported_module(ROOT / "nbs" / named[1]) == module.stem
+
+
+@each_library_notebook
+def test_notebook_has_its_module(notebook):
+    assert (ROOT / "aae_prior" / f"{exported_module(notebook)}.py").exists()
+
+
+def siblings(module):
+    "Names of our own modules that `module` imports anywhere, functions included."
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "aae_prior"):
+            path = [part for part in (node.module or "").split(".") if part not in ("", "aae_prior")]
+            yield from path[:1] or [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("aae_prior."))
+
+
+@each_module
+def test_dependencies_point_one_way(module):
+    assert set(siblings(module)) <= ALLOWED[module.stem]
+
+
+@each_module
+def test_public_names(module):
+    loaded = importlib.import_module(f"aae_prior.{module.stem}")
+    namespace = {}
+    exec(f"from aae_prior.{module.stem} import *", namespace)
+    for name in set(namespace) - {"__builtins__"}:
+        value = getattr(loaded, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__ == loaded.__name__, f"{name} is another module's"
+            assert value.__doc__, f"{name} has no docstring"
+        else:
+            assert len(name) > 1 and name.isupper(), f"{name} looks like a leftover"
+    assert loaded.__doc__, "the notebook's one-line summary is missing"
+
+
+@each_module
+def test_text_files_name_their_encoding(module):
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        builtin_open = name == "open" and isinstance(node.func, ast.Name)
+        if name in {"read_text", "write_text"} or builtin_open:
+            binary = builtin_open and len(node.args) > 1 and "b" in ast.literal_eval(node.args[1])
+            assert binary or any(keyword.arg == "encoding" for keyword in node.keywords), f"line {node.lineno}"
+
+
+# ---- generated things are in step ----
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    "A copy of what nbdev reads and writes, after nbdev_clean and nbdev_export."
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copy(ROOT / "settings.ini", folder)
+    for name in ("nbs", "aae_prior"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    bin_folder = Path(sys.executable).parent
+    env = os.environ | {"JUPYTER_DATA_DIR": str(folder / "jupyter")}     # nbdev_clean signs notebooks there
+    for command in ("nbdev_clean", "nbdev_export"):
+        subprocess.run([bin_folder / command], cwd=folder, env=env, check=True)
+    return folder
+
+
+@each_notebook
+def test_clean_changes_nothing(notebook, copy):
+    assert (copy / "nbs" / notebook.name).read_bytes() == notebook.read_bytes(), "run nbdev_clean"
+
+
+def test_clean_keeps_the_parameters_tag(tmp_path):
+    "nbdev's own default would delete it, and papermill would then ignore every -p in silence."
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "nbs").mkdir()
+    cell = nbformat.v4.new_code_cell("epochs: int = 1  # passes", metadata={"tags": ["parameters"], "scrolled": True})
+    notebook = tmp_path / "nbs" / "some.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+    env = os.environ | {"JUPYTER_DATA_DIR": str(tmp_path / "jupyter")}
+    subprocess.run([Path(sys.executable).parent / "nbdev_clean"], cwd=tmp_path, env=env, check=True)
+    assert cells(notebook)[0]["metadata"] == {"tags": ["parameters"]}
+
+
+def test_export_changes_nothing(copy):
+    def contents(folder):
+        return {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.py")}
+    assert contents(copy / "aae_prior") == contents(ROOT / "aae_prior"), "run nbdev_export"
+
+
+def test_readme_is_the_rendered_index():
+    tool = runpy.run_path(str(ROOT / "tools" / "readme.py"))
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == tool["render"](), "run make readme"
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"""(?:\]\(|src=")(?![a-z]+:|#)([^)"#]+)""", text)
+    assert targets
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_readme_shows_algorithm_1_as_it_runs():
+    from aae_prior import training
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for phase in (training.aae_phase, training.prior_phase):
+        assert inspect.getsource(phase).strip() in text, "run index.ipynb again, then make readme"
+
+
+# ---- files under version control ----
+
+def test_version_is_said_once():
+    settings = (ROOT / "settings.ini").read_text(encoding="ascii")
+    version = re.search(r"^version = (.+)$", settings, re.M)[1]
+    assert importlib.import_module("aae_prior").__version__ == version
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_no_path_of_a_machine():
+    here = [re.escape(str(path)) + r"\b" for path in (ROOT, Path(sys.prefix)) if len(path.parts) > 3]
+    pattern = re.compile("|".join([r"(?<![\w./-])/(?:root|home|Users|work)/\w", r"\b[A-Z]:\\\w+", "site-packages/", *here]))
+    found = [f"{file.relative_to(ROOT)}: {match[0]}" for file in tracked()
+             if (match := pattern.search(file.read_text(encoding="utf-8"))) and file != Path(__file__)]
+    assert not found
+
+
+def test_no_conflict_markers():
+    marker = re.compile(r"^\s*\"?(<{7}|>{7})( |$)", re.M)
+    assert not [file.name for file in tracked() if marker.search(file.read_text(encoding="utf-8"))]
