@@ -182,7 +182,7 @@ def test_public_names(module):
     exec(f"from aae_prior.{module.stem} import *", namespace)
     for name in set(namespace) - {"__builtins__"}:
         value = getattr(loaded, name)
-        if inspect.isclass(value) or inspect.isfunction(value):
+        if callable(value):
             assert value.__module__ == loaded.__name__, f"{name} is another module's"
             assert value.__doc__, f"{name} has no docstring"
         else:
@@ -251,6 +251,12 @@ def test_readme_links_lead_somewhere():
     targets = re.findall(r"""(?:\]\(|src=")(?![a-z]+:|#)([^)"#]+)""", text)
     assert targets
     assert not [target for target in targets if not (ROOT / target).exists()]
+
+
+def test_readme_lists_every_notebook_and_leaves_no_gap():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not [notebook.name for notebook in NOTEBOOKS if f"(nbs/{notebook.name})" not in text and notebook.stem != "index"]
+    assert "TODO" not in text
 
 
 def test_readme_shows_algorithm_1_as_it_runs():
