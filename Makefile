@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help fig8 test test-all readme check clean
 
@@ -21,13 +22,13 @@ help:
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): torch is large, this takes some minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) install -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), with the test tools: torch is large, this takes some minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) install -e '.[dev]'
 	@touch $(VENV)/installed $@
 
 # ---- figures: `make fig8` runs nbs/fig8_*.ipynb ----
