@@ -65,7 +65,7 @@ def to_int(value):
     if not number.is_integer(): raise ValueError("must be a whole number")
     return int(number)
 
-# %% ../nbs/07_config.ipynb #7bf499c7
+# %% ../nbs/07_config.ipynb #5bbad433
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "1.0": True,
          "false": False, "no": False, "off": False, "0": False, "0.0": False}
 
@@ -78,7 +78,9 @@ def to_bool(value):
 def to_str(value):
     "Text, or a path as text, without surrounding blanks; ValueError otherwise."
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(value, str): raise ValueError("must be text")
+    if not isinstance(value, str) or "\0" in value: raise ValueError("must be text")
+    try: os.fsencode(value)
+    except UnicodeError: raise ValueError("must be text in the encoding of this system") from None
     return value.strip()
 
 # %% ../nbs/07_config.ipynb #3fd7e86b
@@ -127,7 +129,7 @@ class OneOf:
             if str(choice).lower() == str(value).lower(): return choice
         raise ValueError(f"must be one of {self}{nearest(value, self.choices) if isinstance(value, str) else ''}")
 
-# %% ../nbs/07_config.ipynb #cdebaece
+# %% ../nbs/07_config.ipynb #da21f32b
 DATASETS = ("digits", "mnist", "fashion_mnist", "svhn", "cifar10", "flowers102")
 
 class DatasetName:
@@ -137,10 +139,8 @@ class DatasetName:
     def check(self, value):
         "The known name, or the absolute path; ValueError for a bare word that is neither a name nor there."
         if value.lower() in DATASETS: return value.lower()
-        try:
-            path = Path(value).expanduser()
-            if len(path.parts) > 1 or path.is_absolute() or path.suffix or path.exists(): return str(path.absolute())
-        except (OSError, ValueError, RuntimeError): pass    # too long, a zero byte, no such user
+        path = os.path.expanduser(value)
+        if len(Path(path).parts) > 1 or Path(path).suffix or os.path.exists(path): return os.path.abspath(path)
         raise ValueError(f"must be one of {self}{nearest(value, DATASETS)}")
 
 # %% ../nbs/07_config.ipynb #6826c0c4
@@ -294,7 +294,7 @@ class _Resolved(_Networks):
         room = dict(label=(classes, "labels"), text=(text_dim, "numbers of a sentence"))
         if self.condition in room: check_room(self, *room[self.condition])
 
-# %% ../nbs/07_config.ipynb #9468bb6c
+# %% ../nbs/07_config.ipynb #282be1b1
 def resolve_device(name="auto"):
     "The torch.device of `name` (auto: cuda, else mps, else cpu); SettingError says which devices there are."
     there = ["cpu"]
@@ -308,9 +308,9 @@ def resolve_device(name="auto"):
 def check_machine(config):
     "SettingError when this machine lacks the device, the data set's path or the run folder that `config` names."
     resolve_device(config.device)
-    if config.dataset not in DATASETS and not Path(config.dataset).exists():
+    if config.dataset not in DATASETS and not os.path.exists(config.dataset):
         refuse("dataset", config.dataset, f"no such file or folder; give {DatasetName()}")
-    if config.run_dir and not Path(config.run_dir).expanduser().is_dir(): refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
+    if config.run_dir and not os.path.isdir(os.path.expanduser(config.run_dir)): refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
 
 # %% ../nbs/07_config.ipynb #5d9aad4a
 def known(mapping, names):
