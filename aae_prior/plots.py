@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 'STYLE', 'LINE', 'MARGIN', 'SPACE', 'FAMILIES',
-           'styled', 'Picture', 'to_pixels', 'tile', 'text_width', 'text_height', 'readable', 'Panel', 'draw_panel',
-           'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid', 'side_by_side', 'filmstrip',
-           'save', 'as_frame', 'smooth', 'spread', 'curves', 'value_range', 'draw_curves', 'small_panels',
-           'loss_curves']
+           'MARKERS', 'BOTH', 'styled', 'Picture', 'to_pixels', 'tile', 'text_width', 'text_height', 'readable',
+           'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid',
+           'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'spread', 'curves', 'value_range', 'end_labels',
+           'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'dimension_curve',
+           'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels', 'checked_labels',
+           'latent_scatter', 'joint_scatter']
 
-# %% ../nbs/05_plots.ipynb #062eac17
+# %% ../nbs/05_plots.ipynb #fdf9439b
 import functools, io, math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
+from PIL import Image
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -44,13 +47,15 @@ def styled(draw):
         with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "backend": mpl.rcParams["backend"]}): return draw(*args, **kwargs)
     return wrapper
 
-# %% ../nbs/05_plots.ipynb #f8e549a2
+# %% ../nbs/05_plots.ipynb #e934f9d5
 class Picture(Figure):
-    "A matplotlib Figure outside pyplot's global state that notebooks show by themselves, pixel for pixel."
+    "A matplotlib Figure outside pyplot's global state that notebooks show by themselves; `preview` is (dpi, colours) there, to keep them small."
+    preview = (DPI, 256)
     def _repr_png_(self):
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", metadata={"Software": None})
-        return buffer.getvalue()
+        shown, small = io.BytesIO(), io.BytesIO()
+        self.savefig(shown, format="png", dpi=self.preview[0])
+        Image.open(shown).convert("RGB").quantize(self.preview[1], dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        return small.getvalue()
 
 # %% ../nbs/05_plots.ipynb #2e5d3abf
 def to_pixels(images):
@@ -255,26 +260,38 @@ def value_range(averages):
     room = .1 * (high - low) or .1 * abs(high) or .5
     return low - room, high + room
 
-# %% ../nbs/05_plots.ipynb #b78c15dd
-def draw_curves(ax, found, bounds, colours):
-    "Lines of `found` (see `curves`) within the vertical `bounds`: raw values pale, averages strong, names at the right end."
-    bottom, top = bounds
-    heights = spread([np.clip((a[-1] - bottom) / (top - bottom), 0, 1) for _, _, a in found.values()], .13)
-    for (name, (x, raw, average)), height in zip(found.items(), heights):
-        ax.plot(x, raw, color=colours[name], alpha=.25, lw=.8)
-        ax.plot(x, average, color=colours[name])
-        ax.annotate(name, (1, height), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points",
-                    color=readable(colours[name]), size=SMALL, va="center", annotation_clip=False)
+# %% ../nbs/05_plots.ipynb #e7c2a821
+def end_labels(ax, ends):
+    "Write each name of `ends`, a list of (name, height, colour), at the right edge of `ax` at that height, none over another."
+    bottom, top = ax.get_ylim()
+    gap = 1.25 * SMALL / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1])   # a line of text as a share of the axis
+    heights = spread([np.clip((y - bottom) / (top - bottom), 0, 1) for _, y, _ in ends], gap)
+    for (name, _, colour), height in zip(ends, heights):
+        ax.annotate(name, (1, height), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points", color=readable(colour),
+                    size=SMALL, va="center", annotation_clip=False)
+
+def step_axis(ax, bounds):
+    "Horizontal axis of training steps, vertical range `bounds`, few round ticks on both."
     ax.set(ylim=bounds, xlabel="step")
     ax.margins(x=.02)
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
-# %% ../nbs/05_plots.ipynb #c74d7946
+# %% ../nbs/05_plots.ipynb #7bf73c50
+def draw_curves(ax, found, bounds, colours):
+    "Lines of `found` (see `curves`) within the vertical `bounds`: raw values pale, smoothed ones strong, names at the right end."
+    for name, (x, raw, average) in found.items():
+        ax.plot(x, raw, color=colours[name], alpha=.25, lw=.8)
+        ax.plot(x, average, color=colours[name])
+    step_axis(ax, bounds)
+    end_labels(ax, [(name, average[-1], colours[name]) for name, (_, _, average) in found.items()])
+
+# %% ../nbs/05_plots.ipynb #78e95e71
 def small_panels(rows, cols, height=1.75, width=2.6):
     "Figure and axes (rows, cols) of small panels with room at their right for the names of lines."
     fig = Picture(figsize=(width * cols + .3, height * rows + .55), dpi=DPI, layout="constrained")
+    fig.preview = (90, 32)
     fig.get_layout_engine().set(w_pad=.08, h_pad=.08)
     return fig, fig.subplots(rows, cols, squeeze=False)
 
@@ -299,4 +316,151 @@ def loss_curves(history, title=""):
             ax.set_title(f"{model}: {family[0].lower() + family[1:]}" if model else family, loc="left")
             draw_curves(ax, run, bounds, dict(zip(FAMILIES[family], PALETTE)))
     if title: fig.suptitle(title, size=TITLE)
+    return fig
+
+# %% ../nbs/05_plots.ipynb #335c418a
+@styled
+def collapse_panel(history, healthy, title=""):
+    """Figure with one small panel an indicator of collapse. `healthy` maps a column of `history` (list of dicts or DataFrame with `step`) to
+    its healthy range (low, high), drawn as a band; steps outside it are marked. ValueError for a column that the history lacks."""
+    frame = as_frame(history)
+    missing = [name for name in healthy if not curves(frame, [name])]
+    if missing: raise ValueError(f"the history has no finite value of {', '.join(missing)}; its columns are {', '.join(frame.columns)}")
+    across = min(3, len(healthy))
+    fig, axes = small_panels(math.ceil(len(healthy) / across), across)
+    for ax in axes.flat[len(healthy):]: ax.set_visible(False)
+    for ax, (name, (low, high)) in zip(axes.flat, healthy.items()):
+        x, y, _ = curves(frame, [name])[name]
+        ax.axhspan(low, high, color=PALETTE[0], alpha=.13, lw=0)
+        ax.plot(x, y, color=PALETTE[0])
+        ill = (y < low) | (y > high)
+        ax.plot(x[ill], y[ill], "o", color=PALETTE[2], ms=3.5)
+        ax.set_title(name, loc="left")
+        step_axis(ax, value_range([y, np.array([low, high])]))
+    if title: fig.suptitle(title, size=TITLE)
+    return fig
+
+# %% ../nbs/05_plots.ipynb #7250e3b2
+@styled
+def dimension_curve(rows, value, label="", real=None, title=""):
+    """Figure of `value` against code size. `rows` (list of dicts or DataFrame) has the columns `model`, `code_dim` and `value`, a row a seed;
+    `label` names the vertical axis, `real` is the same quantity for real images (dotted line). Logarithmic in the code size."""
+    frame = pd.DataFrame(rows)
+    missing = {"model", "code_dim", value} - set(frame)
+    if missing or not len(frame): raise ValueError(f"the sweep has no rows or lacks the columns {sorted(missing)}")
+    fig, axes = small_panels(1, 1, 3.2, 5)
+    ax, ends = axes[0, 0], []
+    for colour, (model, part) in zip(PALETTE, frame.groupby("model", sort=False)):
+        by_size = part.groupby("code_dim")[value]
+        mean, std = by_size.mean(), by_size.std().fillna(0)
+        ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=.18, lw=0)
+        ax.plot(mean.index, mean, color=colour)
+        ax.plot(part["code_dim"], part[value], "o", color=colour, ms=3.5)
+        ends.append((model, mean.iloc[-1], colour))
+    if real is not None:
+        ax.axhline(real, color=MUTED, ls=":")
+        ends.append(("real images", real, MUTED))
+    sizes = sorted(frame["code_dim"].unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    ax.minorticks_off()
+    ax.set(xlabel="code size", ylabel=label or value)
+    end_labels(ax, ends)
+    if title: fig.suptitle(title, size=TITLE)
+    return fig
+
+# %% ../nbs/05_plots.ipynb #c7140f14
+def checked_codes(codes, network):
+    "`codes` (n, d) as a float array. ValueError, naming the `network` they come from, for another shape or values that are not finite."
+    codes = torch.as_tensor(codes).detach().cpu().float().numpy()
+    if codes.ndim != 2 or len(codes) < 4: raise ValueError(f"codes of {network} have shape {codes.shape}; expected (n, code size) with n of at least 4")
+    bad = int((~np.isfinite(codes).all(1)).sum())
+    if bad: raise ValueError(f"{bad} of {len(codes)} codes of {network} are not finite: its training diverged; draw from an earlier checkpoint")
+    return codes
+
+def embed(codes, seed=0):
+    "t-SNE of finite `codes` (n, d), n at least 4: float array (n, 2), the same for the same codes and `seed`."
+    spread_out = codes.shape[1] > 1 and np.ptp(codes, axis=0).max() > 0   # equal codes have no principal axes to start from
+    tsne = TSNE(perplexity=min(30, (len(codes) - 1) / 3), init="pca" if spread_out else "random", random_state=seed)
+    with threadpool_limits(1): return tsne.fit_transform(codes)
+
+def sample(n, max_points, seed):
+    "Sorted indices of at most `max_points` of `n` rows, drawn with `seed`."
+    return np.sort(np.random.default_rng(seed).permutation(n)[:max_points])
+
+# %% ../nbs/05_plots.ipynb #391994df
+MARKERS = "o^sPX*dvDph"                            # from the eleventh label on, colours return with another marker
+BOTH = [INK, "#2fc6b4"]                            # the two networks, unlike any class
+
+def scatter(ax, points, labels, palette=PALETTE):
+    "`points` (n, 2) with colour and marker by `labels` (n,), in a square without ticks."
+    order = np.random.default_rng(0).permutation(len(points))   # so that no class hides the others
+    for group in np.unique(labels // len(palette)):
+        kept = order[labels[order] // len(palette) == group]
+        ax.scatter(*points[kept].T, c=[palette[i % len(palette)] for i in labels[kept]], s=9, lw=0, alpha=.85,
+                   marker=MARKERS[group % len(MARKERS)])
+    ax.set(xticks=[], yticks=[])
+    for side in ax.spines.values(): side.set(visible=True, color=FAINT)
+
+def handles(names, palette=PALETTE):
+    "Legend entries for `names` as `scatter` draws their labels."
+    n = len(palette)
+    return [mpl.lines.Line2D([], [], marker=MARKERS[i // n % len(MARKERS)], color=palette[i % n], ls="", ms=5, label=name)
+            for i, name in enumerate(names)]
+
+def square_panels(count, names, title=""):
+    "Figure with `count` square axes in a row, the legend of `names` at their right, `title` above."
+    side, gap, low, head = 3, .12, .3, .35 if title else .1
+    columns = math.ceil(len(names) / 20)
+    key = columns * (max(map(lambda n: text_width(n, SMALL), names)) / DPI + .35)   # width of the legend in inches
+    width, height = count * (side + gap) + gap + key, low + side + head
+    fig = Picture(figsize=(width, height), dpi=DPI)
+    fig.preview = (90, 32)
+    axes = [fig.add_axes([(gap + i * (side + gap)) / width, low / height, side / width, side / height]) for i in range(count)]
+    fig.legend(handles=handles(names), loc="center left", bbox_to_anchor=(1 - key / width, (low + side / 2) / height), ncols=columns,
+               handletextpad=.1, borderpad=0, borderaxespad=0, columnspacing=.8)
+    if title: fig.text((width - key) / 2 / width, 1 - .06 / height, title, size=TITLE, ha="center", va="top")
+    return fig, axes
+
+# %% ../nbs/05_plots.ipynb #d69a16b8
+def checked_labels(labels, codes, names):
+    "`labels` as an integer array and `names` as strings (0, 1, ... if None). ValueError where they do not fit the `codes` or each other."
+    labels = torch.as_tensor(labels).cpu().numpy().astype(int)
+    names = tuple(map(str, range(labels.max() + 1) if names is None else names))
+    if len(labels) != len(codes): raise ValueError(f"{len(labels)} labels for {len(codes)} codes")
+    if labels.min() < 0 or labels.max() >= len(names): raise ValueError(f"labels lie in {labels.min()}..{labels.max()} but there are {len(names)} class names")
+    return labels, names
+
+# %% ../nbs/05_plots.ipynb #e3226aa2
+@styled
+def latent_scatter(codes, labels, class_names=None, max_points=2000, seed=0, network="CG", title=""):
+    """Figure: t-SNE of `codes` (n, d) of one `network`, coloured by `labels` (n,) (Fig. 9). At most `max_points`, drawn with `seed`.
+    ValueError for codes that are not finite or labels that do not fit."""
+    codes = checked_codes(codes, network)
+    labels, names = checked_labels(labels, codes, class_names)
+    kept = sample(len(codes), max_points, seed)
+    fig, (ax,) = square_panels(1, names, title)
+    scatter(ax, embed(codes[kept], seed), labels[kept])
+    return fig
+
+# %% ../nbs/05_plots.ipynb #18841762
+@styled
+def joint_scatter(codes_a, codes_b, labels_a, labels_b, class_names=None, networks=("enc", "CG"), max_points=1000, seed=0, title=""):
+    """Figure: one t-SNE of the codes (n, d) of two `networks` in three panels with the same axes: each by label, then both by network
+    (Fig. 12). At most `max_points` of each, drawn with `seed`. ValueError for codes that are not finite or labels that do not fit."""
+    a, b = (checked_codes(c, network) for c, network in zip((codes_a, codes_b), networks))
+    if a.shape[1] != b.shape[1]: raise ValueError(f"codes of {networks[0]} have {a.shape[1]} dimensions, those of {networks[1]} {b.shape[1]}")
+    if class_names is None: class_names = range(1 + max(int(max(labels_a)), int(max(labels_b))))
+    (la, names), (lb, _) = checked_labels(labels_a, a, class_names), checked_labels(labels_b, b, class_names)
+    ka, kb = sample(len(a), max_points, seed), sample(len(b), max_points, seed)
+    points = embed(np.concatenate([a[ka], b[kb]]), seed)
+    fig, axes = square_panels(3, names, title)
+    scatter(axes[0], points[:len(ka)], la[ka])
+    scatter(axes[1], points[len(ka):], lb[kb])
+    scatter(axes[2], points, np.repeat([0, 1], [len(ka), len(kb)]), BOTH)
+    axes[2].legend(handles=handles(networks, BOTH), loc="upper left", handletextpad=.1, borderpad=.2, labelspacing=.2)
+    reach = 1.05 * np.abs(points).max()
+    for ax, letter, caption in zip(axes, "abc", (*networks, "both")):
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        ax.set_xlabel(f"({letter}) {caption}", size=BODY, color=INK)
     return fig

@@ -30,14 +30,26 @@ HISTORY = pd.DataFrame({"step": range(0, 400, 10), "L_D_C": 1.3, "L_GAN_C": 0.7,
                         "L_GAN_I": 0.9, "mi_bound": np.linspace(0, 2.3, 40), "acc_D_C": 0.6, "acc_D_I": 0.7, "acc_Q_real": 0.9})
 
 
-def figures():
-    grid = images(3, 4, 1, 8, 8)
-    yield plots.image_grid(images(12, 3, 8, 8), 3, 4, "A title")
-    yield plots.style_grid(grid, ["zero", "one", "two", "automobile"], ["a", "b", "c"])
-    yield plots.side_by_side({"ours": grid, "maae": grid}, col_labels=range(4), title="Two models")
-    yield plots.filmstrip({0: images(8, 1, 8, 8), 1000: images(8, 1, 8, 8)})
-    yield plots.loss_curves(HISTORY)
-    yield plots.loss_curves({"ours": HISTORY.to_dict("records"), "maae": HISTORY})
+SWEEP = [{"model": m, "code_dim": n, "fid": 5. + n * k + s} for k, m in enumerate(["ours", "aae"]) for n in (8, 100, 2000) for s in range(2)]
+
+
+def codes(n, d=8, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+GRID = images(3, 4, 1, 8, 8)
+FIGURES = {
+    "image_grid": lambda: plots.image_grid(images(12, 3, 8, 8), 3, 4, "A title"),
+    "style_grid": lambda: plots.style_grid(GRID, ["zero", "one", "two", "automobile"], ["a", "b", "c"]),
+    "side_by_side": lambda: plots.side_by_side({"ours": GRID, "maae": GRID}, col_labels=range(4), title="Two models"),
+    "filmstrip": lambda: plots.filmstrip({0: images(8, 1, 8, 8), 1000: images(8, 1, 8, 8)}),
+    "loss_curves": lambda: plots.loss_curves(HISTORY),
+    "loss_curves of two models": lambda: plots.loss_curves({"ours": HISTORY.to_dict("records"), "maae": HISTORY}),
+    "collapse_panel": lambda: plots.collapse_panel(HISTORY, {"acc_D_I": (.5, .65), "mi_bound": (0, 2.3)}),
+    "dimension_curve": lambda: plots.dimension_curve(SWEEP, "fid", "FID", real=3., title="Fig. 6"),
+    "latent_scatter": lambda: plots.latent_scatter(codes(30), np.arange(30) % 12, title="Twelve classes"),
+    "joint_scatter": lambda: plots.joint_scatter(codes(20), codes(24, seed=1), np.arange(20) % 3, torch.arange(24) % 3, "abc"),
+}
 
 
 def test_zero_is_mid_grey_whatever_else_is_in_the_grid(tmp_path):
@@ -66,12 +78,12 @@ def test_rows_and_columns_are_not_swapped():
     assert (pixels[:4] == pixels[4 + plots.LINE:]).all()
 
 
-def test_every_figure_is_byte_identical_and_leaves_nothing_open(tmp_path):
-    for i, (first, again) in enumerate(zip(figures(), figures())):
-        a, b = plots.save(first, tmp_path / f"{i}" / "new" / "a.png"), plots.save(again, tmp_path / f"{i}b.png")
-        assert a.read_bytes() == b.read_bytes()
-        assert len(np.unique(matplotlib.image.imread(a))) > 2
-        assert b"Software" not in a.read_bytes()
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_byte_identical_and_leaves_nothing_open(name, tmp_path):
+    a, b = plots.save(FIGURES[name](), tmp_path / "new" / "folder" / "a.png"), plots.save(FIGURES[name](), tmp_path / "b.png")
+    assert a.read_bytes() == b.read_bytes()
+    assert len(np.unique(matplotlib.image.imread(a))) > 2
+    assert b"Software" not in a.read_bytes()
     assert plt.get_fignums() == []
 
 
@@ -119,3 +131,58 @@ def test_one_spike_does_not_flatten_a_curve():
     y = np.ones(1000)
     y[500] = 1e6
     assert plots.value_range([plots.smooth(y)])[1] < 2
+
+
+def test_names_at_line_ends_do_not_touch():
+    moved = plots.spread([.5, .5, .5, .9], .1)
+    assert (np.diff(np.sort(moved)) >= .1 - 1e-9).all() and abs(moved[:3].mean() - .5) < 1e-9 and moved[3] == .9
+
+
+def test_the_sweep_and_the_indicators_name_what_is_missing():
+    with pytest.raises(ValueError, match="'kid'"): plots.dimension_curve(SWEEP, "kid")
+    with pytest.raises(ValueError, match="no finite value of diversity"): plots.collapse_panel(HISTORY, {"diversity": (0, 1)})
+
+
+@pytest.mark.parametrize("n, d", [(4, 2), (20, 8), (20, 1), (100, 64)])
+def test_tsne_works_with_few_points(n, d):
+    assert np.isfinite(plots.embed(plots.checked_codes(codes(n, d), "CG"))).all()
+
+
+def test_tsne_of_collapsed_codes_does_not_fail():
+    assert plots.embed(np.ones((20, 8), np.float32)).shape == (20, 2)
+
+
+def test_tsne_separates_what_is_separate():
+    x = np.concatenate([codes(40), codes(40, seed=1) + 20])
+    points = plots.embed(x)
+    a, b = points[:40], points[40:]
+    assert np.linalg.norm(a.mean(0) - b.mean(0)) > 3 * max(a.std(0).max(), b.std(0).max())
+
+
+def test_both_networks_share_one_embedding():
+    x = codes(30)
+    fig = plots.joint_scatter(x, x + 1e-3, np.zeros(30), np.ones(30))
+    points = [np.concatenate([c.get_offsets() for c in ax.collections]) for ax in fig.axes]
+    near = np.sort(points[0], 0), np.sort(points[1], 0)
+    assert np.abs(near[0] - near[1]).max() < .1 * np.ptp(points[0])
+    assert len({ax.get_xlim() + ax.get_ylim() for ax in fig.axes}) == 1
+    assert len(points[2]) == 60
+
+
+def test_codes_that_are_not_finite_name_their_network():
+    x = codes(20)
+    x[3, 1] = np.inf
+    with pytest.raises(ValueError, match="1 of 20 codes of enc are not finite"): plots.joint_scatter(x, codes(20), np.zeros(20), np.zeros(20))
+    with pytest.raises(ValueError, match="codes of CG are not finite"): plots.latent_scatter(torch.full((20, 4), float("nan")), np.zeros(20))
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="19 labels for 20 codes"): plots.latent_scatter(codes(20), np.zeros(19))
+    with pytest.raises(ValueError, match="3 class names"): plots.latent_scatter(codes(20), np.full(20, 3), "abc")
+    with pytest.raises(ValueError, match="8 dimensions"): plots.joint_scatter(codes(20), codes(20, 4), np.zeros(20), np.zeros(20))
+
+
+def test_at_most_max_points_are_drawn_and_the_seed_chooses_them():
+    assert len(plots.sample(5000, 100, 0)) == 100 and len(plots.sample(20, 100, 0)) == 20
+    assert (plots.sample(5000, 100, 0) == plots.sample(5000, 100, 0)).all()
+    assert (plots.sample(5000, 100, 0) != plots.sample(5000, 100, 1)).any()
