@@ -10,7 +10,7 @@ __all__ = ['TRUTH', 'CONVERT', 'DATASETS', 'SWITCH', 'COUNT', 'WEIGHT', 'FACTOR'
            'git_revision', 'cpu_model', 'record', 'default_text', 'settings_table', 'parameters_cell', 'assigned',
            'plain_names', 'parameter_names', 'notebook_parameters']
 
-# %% ../nbs/07_config.ipynb #2e56ff47
+# %% ../nbs/07_config.ipynb #f1fbf410
 import ast, dataclasses, difflib, hashlib, json, math, os, platform, re, subprocess, sys
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -18,11 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_origin
 
-import torch
-
 import aae_prior
 
-# %% ../nbs/07_config.ipynb #bdde0f19
+# %% ../nbs/07_config.ipynb #59740178
 class SettingError(ValueError):
     "A setting that cannot be honoured; its text is one line: name, value, what is wrong, what is allowed."
     def _render_traceback_(self): return [f"ValueError: {self}"]    # IPython and papermill print this instead of frames
@@ -34,7 +32,7 @@ def show(value):
 
 def refuse(name, value, why):
     "Raise the SettingError `name = value: why`."
-    raise SettingError(f"{name} = {show(value)}: {why}")
+    raise SettingError(f"{name if str(name).isidentifier() else show(name)} = {show(value)}: {why}")
 
 def nearest(name, names):
     "'; did you mean ...?' when one of `names` looks like `name`, else ''."
@@ -294,9 +292,10 @@ class _Resolved(_Networks):
         room = dict(label=(classes, "labels"), text=(text_dim, "numbers of a sentence"))
         if self.condition in room: check_room(self, *room[self.condition])
 
-# %% ../nbs/07_config.ipynb #282be1b1
+# %% ../nbs/07_config.ipynb #e1932799
 def resolve_device(name="auto"):
     "The torch.device of `name` (auto: cuda, else mps, else cpu); SettingError says which devices there are."
+    import torch    # here, because it takes seconds: a mistyped parameter is refused before
     there = ["cpu"]
     if torch.backends.mps.is_available(): there.insert(0, "mps")
     if torch.cuda.is_available(): there = ["cuda"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] + there
@@ -307,7 +306,7 @@ def resolve_device(name="auto"):
 
 def check_machine(config):
     "SettingError when this machine lacks the device, the data set's path or the run folder that `config` names."
-    resolve_device(config.device)
+    if config.device not in ("auto", "cpu"): resolve_device(config.device)
     if config.dataset not in DATASETS and not os.path.exists(config.dataset):
         refuse("dataset", config.dataset, f"no such file or folder; give {DatasetName()}")
     if config.run_dir and not os.path.isdir(os.path.expanduser(config.run_dir)): refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
@@ -373,9 +372,10 @@ def cpu_model():
     except OSError: names = []
     return names[0].strip() if names else platform.processor() or platform.machine()
 
-# %% ../nbs/07_config.ipynb #fdf61e85
+# %% ../nbs/07_config.ipynb #82456b32
 def record(config):
     "All that one needs to know about a run of `config` on this machine, as a dict that JSON can hold. SettingError without the device."
+    import torch
     device = resolve_device(config.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     return dict(config=config.to_dict(), given=dict(config.given), seed=config.seed, version=aae_prior.__version__, git=git_revision(),
@@ -418,10 +418,10 @@ def assigned(source):
              for target in getattr(node, "targets", [getattr(node, "target", None)])]
     return {target.id: annotated for target, annotated in pairs if isinstance(target, ast.Name)}
 
-# %% ../nbs/07_config.ipynb #1138f317
-def plain_names(namespace):
-    "Names in `namespace` with plain values, as parameters have them; without private names, constants and IPython's own."
-    return [name for name, value in namespace.items() if isinstance(value, (type(None), bool, int, float, str, list, tuple))
+# %% ../nbs/07_config.ipynb #e6b1eec1
+def plain_names(namespace, settings):
+    "The `settings` in `namespace`, and other names with plain values; without private names, constants and IPython's own."
+    return [name for name, value in namespace.items() if name in settings or isinstance(value, (type(None), bool, int, float, str, list, tuple))
             and not name.startswith("_") and not name.isupper() and name not in ("In", "Out")]
 
 def parameter_names(namespace, settings):
@@ -430,12 +430,12 @@ def parameter_names(namespace, settings):
     cells = [assigned(source) for source in sources]
     checks = [i for i, source in enumerate(sources) if "notebook_parameters(" in source]
     defaults = [i for i, cell in enumerate(cells) if any(cell.get(name) for name in settings)]
-    if not checks: return plain_names(namespace), list(settings)    # no history: a script, or a runner that keeps none
+    if not checks: return plain_names(namespace, settings), list(settings)    # no history: a script, or a runner that keeps none
     injected = [i for i, source in enumerate(sources[:checks[0]]) if source.lstrip().startswith("# Parameters")]
     before = [i for i in defaults if i < checks[0]]
     if injected and (not before or before[-1] > injected[-1]):
         refuse("parameters", sorted(cells[injected[-1]]), "these values were lost, for the notebook's defaults ran after them; exactly one cell, that of the defaults, must carry the tag parameters")
-    if not defaults: return plain_names(namespace), list(settings)
+    if not defaults: return plain_names(namespace, settings), list(settings)
     end = next((i for i in checks if i > defaults[-1]), len(sources))
     return list({name: 0 for cell in cells[defaults[-1]:end] for name in cell}), [n for n, annotated in cells[defaults[-1]].items() if annotated]
 

@@ -1,0 +1,431 @@
+"""Settings are honoured exactly or refused by name, in one line; notebooks refuse what papermill would let pass."""
+import ast, dataclasses, json, math, os, subprocess, sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from papermill.inspection import inspect_notebook
+
+from aae_prior import config as module
+from aae_prior.config import (PRESETS, Between, Config, OneOf, SettingError, git_revision, notebook_parameters, parameters_cell, record,
+                              resolve_device, settings_table)
+
+ROOT = Path(__file__).resolve().parents[1]
+FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+REFUSED = object()
+
+
+def refusal(action, *args, **kwargs):
+    with pytest.raises(SettingError) as caught: action(*args, **kwargs)
+    text = str(caught.value)
+    assert text.splitlines() == [text]
+    return text
+
+
+# ---- every value is honoured exactly or refused
+
+ALLOWED = dict(   # name -> (values honoured as they are, values refused), written down apart from the module
+    dataset=(["digits", "mnist", "fashion_mnist", "svhn", "cifar10", "flowers102"], ["imagenet", "cifar", 5, True, "a/b.npz"]),
+    preset=(["smoke", "quick", "cpu", "paper"], ["fast", 1]), model=(["ours", "maae", "aae"], ["vae", 0]),
+    condition=(["none", "label", "category", "text"], ["labels", 1]), device=(["auto", "cpu"], ["gpu", "cuda:x", "cuda:", "cuda:99", 0]),
+    seed=([0, 1, 2**31 - 1], [-1, 2**31, 0.5]), run_dir=([str(ROOT)], ["no/such/run", 5]), out_dir=(["out", "a b"], [5, True]),
+    publish=([True, False], ["maybe", 2, ""[:0] + "t"]), epochs=([0.25, 1.0, 200.0], [0, -1, math.nan, math.inf, "two"]),
+    steps=([1, 100_000], [0, 1.5, 10**12]), n_train=([1, 60_000], [0, -5]), batch_size=([2, 64, 4096], [1, 4097, 64.5]),
+    lr=([1e-5, 0.5], [0, 1, -1e-4]), lr_D=([1e-5, 0.5], [0, 1, 2]), beta1=([0.0, 0.5], [1, -0.1]), beta2=([0.0, 0.999], [1, 1.5]),
+    lam=([1e-6, 1.0], [0, -1]), rec_weight=([0.0, 1.0], [-1]), rec_scale=([10.0], [0]), mi_weight=([0.0, 3.0], [-0.5]),
+    width=([0.125, 4.0], [0, 4.01]), size=([32, 64, 128], [28, 33, 256]), code_dim=([1, 2000], [0, 10**9]), noise_dim=([1, 2000], [0, 10**9]),
+    categories=([2, 1000], [1, 1001]), update=(["simultaneous", "alternating"], ["both"]), gan_loss=(["saturating", "non_saturating"], ["hinge"]),
+    label_to=(["none", "Q", "D_I", "both"], ["CG"]), rec_as_fake=([True, False], ["no way"]), dec_in_prior_phase=([True, False], [3]),
+    mi_into_D_I=([True, False], [[]]), norm=([True, False], [0.5]), stem_stride=([1, 2], [0, 3]), feature_layer=([-3, -2, -1], [0, -4]),
+    stochastic=([True, False], ["perhaps"]), ema=([0.0, 0.999], [1.0, -0.1]), precision=(["auto", "fp32", "bf16"], ["fp16"]),
+    eval_every=([1, 500], [0]), n_eval=([1, 1000], [0]))
+
+
+def test_the_table_of_the_test_names_every_field():
+    assert set(ALLOWED) == set(FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_range_of_each_field(name):
+    honoured, refused = ALLOWED[name]
+    for value in honoured:
+        for typed in (value, str(value), f" {value} "):
+            found = getattr(Config.from_parameters({name: typed}), name)
+            assert found == value and type(found) is type(value) is FIELDS[name].type
+    for value in refused:
+        line = refusal(Config.from_parameters, {name: value})
+        assert line.startswith(f"{name} = ") and "must be" in line or "not on this machine" in line or "no such" in line
+
+
+def number_forms(number, kind):
+    "How a number may be typed, all meaning the same."
+    forms = [number, str(number), f" {number}\n", np.float64(number)]
+    if kind is int: forms += [np.int64(number), float(number), f"{number}.0"] if abs(number) < 2**53 else []
+    return st.sampled_from(forms)
+
+def numbers(allowed, kind):
+    "(typed, expected) for numbers inside and outside of `allowed`."
+    draw = (lambda low, high: st.integers(math.ceil(low), math.floor(high))) if kind is int else lambda low, high: st.floats(low, high, allow_nan=False)
+    low, high = (min(allowed.choices), max(allowed.choices)) if isinstance(allowed, OneOf) else (allowed.low, allowed.high)
+    def expected(n):
+        if isinstance(allowed, OneOf): return n if n in allowed.choices else REFUSED
+        above = n > allowed.low if allowed.open in ("low", "both") else n >= allowed.low
+        below = n < allowed.high if allowed.open in ("high", "both") else n <= allowed.high
+        return n if above and below else REFUSED
+    span = high - low + 1
+    return (draw(low, high) | draw(low - span, high + span)).flatmap(lambda n: st.tuples(number_forms(n, kind), st.just(expected(n))))
+
+JUNK = st.one_of(st.floats(allow_nan=True), st.integers(), st.booleans(), st.text(max_size=30), st.binary(max_size=5), st.none(), st.complex_numbers(),
+                 st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+                 st.sampled_from(["null", "None", "", "nan", "-inf", "1e999", "9" * 5000, 10**400, "0x10", "1_0", "~nobody/x", "\0", "a\nb", "\ud800", "x" * 9000,
+                                  np.array([1, 2]), np.bool_(True), object(), int, Path("x"), b"64", {1}, 1j, "[1]", "true false"]))
+
+def pairs(name):
+    "(typed, expected) for the field `name`; expected is None where only 'honoured as typed, or refused' is asked."
+    f, allowed = FIELDS[name], FIELDS[name].metadata["allowed"]
+    good = {int: lambda: numbers(allowed, int), float: lambda: numbers(allowed, float),
+            bool: lambda: st.sampled_from([(form, value) for value, words in ((True, ("true", "yes", "on", "1")), (False, ("false", "no", "off", "0")))
+                                           for word in words for form in (word, word.upper(), word.title(), f" {word} ", value, int(value), float(value))]),
+            str: lambda: st.sampled_from([(form, value) for value in ALLOWED[name][0] for form in (value, f" {value} ", value.upper() if allowed else value)])}
+    return good[f.type]() | st.tuples(JUNK, st.none())
+
+def as_typed(typed, found, default):
+    "Is the value `found` what somebody who typed `typed` could have meant?"
+    if typed is None or isinstance(typed, str) and typed.strip().lower() in ("", "null", "none") and found != "none": return found == default
+    if isinstance(found, bool): return str(typed).strip().lower() in (dict(true=1, yes=1, on=1) if found else dict(false=1, no=1, off=1)) or float(typed) == found
+    if isinstance(found, (int, float)): return not isinstance(typed, (bool, np.bool_)) and float(typed) == found
+    return os.fspath(typed).strip().lower() == found.lower() or os.path.abspath(os.path.expanduser(os.fspath(typed).strip())) == found
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.sampled_from(list(FIELDS)).flatmap(lambda name: st.tuples(st.just(name), pairs(name))))
+def test_each_value_is_honoured_exactly_or_refused_by_name(case):
+    name, (typed, expected) = case
+    try: found = getattr(Config.from_parameters({name: typed}), name)
+    except SettingError as error:
+        text = str(error)
+        assert text.startswith(f"{name} = ") and text.splitlines() == [text] and expected in (None, REFUSED) and typed is not None
+        return
+    assert expected is None and as_typed(typed, found, getattr(Config(), name)) or found == expected and type(found) is FIELDS[name].type
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(list(FIELDS)), min_size=2, max_size=8, unique=True).flatmap(
+    lambda names: st.fixed_dictionaries({name: pairs(name) for name in names})))
+def test_many_values_together_are_honoured_or_refused(cases):
+    typed = {name: value for name, (value, _) in cases.items()}
+    try: config = Config.from_parameters(typed)
+    except SettingError as error:
+        text = str(error)
+        assert text.splitlines() == [text] and any(name in text for name in typed)
+        return
+    for name, (value, expected) in cases.items():
+        if name in config.given: assert getattr(config, name) == expected if expected is not None else as_typed(value, getattr(config, name), None)
+    assert all(getattr(config, name) is not None for name in ("width", "code_dim", "noise_dim", "batch_size", "condition", "label_to"))
+    assert (config.steps is None) != (config.epochs is None) and config.total_steps(10_000) >= 1
+    back = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert back == config and back.training_key() == config.training_key()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=20), JUNK)
+def test_unknown_names_are_refused(name, value):
+    if name not in FIELDS: assert "unknown parameter" in refusal(Config.from_parameters, {name: value})
+
+
+# ---- precedence and what follows
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_is_shadowed_by_nothing_but_a_given_value(preset):
+    config = Config(preset=preset)
+    assert {name: getattr(config, name) for name in PRESETS[preset]} == PRESETS[preset]
+    for name in PRESETS["smoke"]:
+        other = FIELDS[name].type(3)
+        assert getattr(Config(preset=preset, **{name: other}), name) == other
+        assert getattr(Config(preset=preset, **{name: None}), name) == getattr(config, name)
+    cell = {}
+    exec(parameters_cell(), cell)
+    assert notebook_parameters({**cell, "preset": preset}) == config
+
+
+def test_presets_and_defaults_are_those_documented():
+    assert [(c.steps, c.width, c.batch_size, c.n_eval) for c in map(lambda p: Config(preset=p), PRESETS)] == [
+        (4, 0.125, 32, 20), (1200, 0.25, 64, 1000), (8500, 0.5, 64, 1000), (100_000, 1.0, 64, 1000)]
+    assert [(c.code_dim, c.noise_dim) for c in (Config(condition=s) for s in ("none", "label", "category", "text"))] == [(64, 64), (64, 64), (100, 100), (128, 300)]
+    assert Config(condition="none", code_dim=8).noise_dim == 8 and Config(model="maae", code_dim=200).noise_dim == 200
+
+
+def test_what_follows_is_worked_out_again_on_replace():
+    config = Config(condition="text")
+    assert config.replace(condition="label") == Config() and config.replace(preset="cpu").width == 0.5
+    assert Config(epochs=2).replace(steps=5) == Config(steps=5) and Config(steps=5).replace(epochs=2) == Config(epochs=2)
+    assert Config(lr=0.1).replace(lr=None) == Config() and Config(steps=5).replace(epochs=None).steps == 5
+    restored = Config.from_dict(config.to_dict())
+    assert restored.replace(condition="label", preset="paper") == Config(preset="paper")
+    assert "did you mean epochs" in refusal(config.replace, epcohs=1)
+    with pytest.raises(dataclasses.FrozenInstanceError): config.lr = 1.0
+
+
+def test_steps_of_epochs():
+    assert Config(epochs=3, batch_size=10).total_steps(105) == 30 and Config(epochs=0.5, batch_size=10).total_steps(100) == 5
+    assert Config(epochs=1, batch_size=10, n_train=40).total_steps(100) == 4 and Config(epochs=1e-6).total_steps(100) == 1
+
+
+@pytest.mark.parametrize("values, name, words", [
+    (dict(steps=5, epochs=1), "steps", "not both"), (dict(publish=True, preset="smoke"), "publish", "preset quick"),
+    (dict(model="aae", condition="label"), "condition", "takes no condition"), (dict(model="maae", noise_dim=32), "noise_dim", "no code generator"),
+    (dict(model="aae", code_dim=8, noise_dim=64), "noise_dim", "no code generator"), (dict(condition="category", label_to="Q"), "label_to", "only condition label"),
+    (dict(condition="category", categories=100), "noise_dim", "give noise_dim of 101 or more"),
+    (dict(condition="category", categories=100, model="maae"), "noise_dim", "give code_dim of 101 or more")])
+def test_contradictions(values, name, words):
+    line = refusal(Config, **values)
+    assert line.startswith(f"{name} = ") and words in line
+
+
+def test_settings_against_data():
+    digits = dict(n_train=1437, channels=1, classes=10)
+    Config(batch_size=1437).check_data(**digits)
+    line = refusal(Config(batch_size=1438).check_data, **digits)
+    assert "batch_size = 1438" in line and "1437" in line
+    assert "64" in (line := refusal(Config(n_train=63).check_data, **digits)) and "63 training images" in line
+    Config(n_train=65).check_data(**digits)
+    assert "n_train = 1438" in refusal(Config(n_train=1438).check_data, **digits)
+    assert "102 labels" in refusal(Config().check_data, n_train=6000, channels=3, classes=102)
+    assert "give code_dim of 201" in refusal(Config(model="maae", condition="text").check_data, n_train=6000, channels=3, classes=102)
+    Config(condition="text").check_data(n_train=6000, channels=3, classes=102)
+    assert "channels = 4" in refusal(Config().check_data, n_train=6000, channels=4, classes=10)
+    assert "1 class" in refusal(Config().check_data, n_train=6000, channels=3, classes=1)
+
+
+# ---- the machine
+
+def test_device_is_never_replaced_in_silence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert resolve_device() == resolve_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:0", "mps"):
+        assert "which has cpu; give" in refusal(resolve_device, name) and name in refusal(Config.from_parameters, dict(device=name))
+        assert Config(device=name).device == name    # a configuration recorded elsewhere can be read here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("auto") == torch.device("cuda") and resolve_device("cuda:1") == torch.device("cuda:1")
+    assert "cuda, cuda:0, cuda:1, cpu" in refusal(resolve_device, "cuda:2")
+
+
+def test_dataset_paths(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for typed in ("mine", "./mine", tmp_path / "mine"): assert Config.from_parameters(dict(dataset=typed)).dataset == str(tmp_path / "mine")
+    assert "no such file" in refusal(Config.from_parameters, dict(dataset="mine/x.npz"))
+    line = refusal(Config.from_parameters, dict(dataset="mnits"))
+    assert "did you mean mnist?" in line and all(name in line for name in ALLOWED["dataset"][0])
+    recorded = Config(dataset="mine").to_dict()
+    monkeypatch.chdir("/")
+    (tmp_path / "mine").rmdir()
+    assert Config.from_dict(recorded).dataset == str(tmp_path / "mine")    # still readable when the data is gone
+
+
+OTHER = dict(   # a second value for each field, allowed beside the other fields of the base
+    dataset="mnist", preset="cpu", model="maae", condition="none", device="mps", seed=1, run_dir="r", out_dir="o", publish=True, epochs=2.0, steps=5,
+    n_train=100, batch_size=65, lr=0.1, lr_D=0.1, beta1=0.1, beta2=0.1, ema=0.1, precision="fp32", lam=2.0, rec_weight=2.0, rec_scale=2.0, mi_weight=2.0,
+    update="simultaneous", gan_loss="saturating", label_to="D_I", rec_as_fake=False, dec_in_prior_phase=False, mi_into_D_I=False, width=1.0, size=64,
+    code_dim=65, noise_dim=65, categories=11, norm=False, stem_stride=1, feature_layer=-2, stochastic=True, eval_every=7, n_eval=5)
+NOT_TRAINED = {"preset", "device", "run_dir", "out_dir", "publish", "n_eval"}
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_key_changes_exactly_with_what_is_trained(name):
+    base = Config(width=0.25, steps=1200)
+    changed = base.replace(**{name: OTHER[name]})
+    assert getattr(changed, name) == OTHER[name] != getattr(base, name)
+    assert (changed.training_key() == base.training_key()) == (name in NOT_TRAINED)
+
+
+def test_key_takes_the_data_by_its_content():
+    assert Config(dataset="mnist").training_key("aa") == Config(dataset="my/mnist.npz").training_key("aa") != Config(dataset="mnist").training_key("bb")
+
+
+def test_record_is_complete_and_json(monkeypatch):
+    config = Config(preset="smoke", seed=3, device="cpu")
+    found = json.loads(json.dumps(record(config)))
+    assert Config.from_dict(found["config"]) == config and found["given"] == dict(preset="smoke", seed=3, device="cpu")
+    assert found["seed"] == 3 and found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads() and found["device"] == "cpu"
+    assert all(found[name] for name in ("version", "device_name", "cpu", "python", "system"))
+    monkeypatch.setenv("PATH", "")
+    assert record(config)["git"] == ""    # no git: no revision, no failure
+
+
+def test_git_revision_is_that_of_the_checkout_itself(tmp_path):
+    def git(*words): return subprocess.run(["git", "-C", tmp_path, "-c", "user.name=t", "-c", "user.email=t@example.org", *words], check=True, capture_output=True, text=True).stdout.strip()
+    assert git_revision(tmp_path) == ""
+    git("init", "-q"); (tmp_path / "a").write_text("1", encoding="utf-8"); git("add", "a"); git("commit", "-qm", "one")
+    assert git_revision(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "inside").mkdir()
+    assert git_revision(tmp_path / "inside") == ""    # a package inside somebody else's repository
+    (tmp_path / "a").write_text("2", encoding="utf-8")
+    assert git_revision(tmp_path) == git("rev-parse", "HEAD") + "+changes"
+
+
+def test_every_field_is_documented():
+    table = settings_table().splitlines()
+    assert len(table) == len(FIELDS) + 2 and all(row.count("|") == 7 for row in table)
+    for f in FIELDS.values():
+        assert f.metadata["provenance"] in ("paper", "assumed", "tuned") and f.metadata["meaning"]
+        assert not set("=#|") & set(f.metadata["meaning"] + f.metadata["by"] + str(f.metadata["allowed"]))    # papermill's help would lose the line
+        assert f.metadata["default"] is not None or f.metadata["by"]
+
+
+# ---- notebooks
+
+CHECK = """import json
+from aae_prior.config import notebook_parameters
+config, own = notebook_parameters(globals(), extra=dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds")), size=32)
+print("config " + json.dumps([config.to_dict(), config.training_key(), own.rows, own.seeds]))"""
+CELL = parameters_cell([name for name in FIELDS if name != "size"], extra=dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds")))
+
+def write(path, *cells):
+    "A notebook of `cells`, (source, tags) each."
+    nb = nbformat.v4.new_notebook(metadata=dict(kernelspec=dict(name="python3", language="python", display_name="python3")),
+                                  cells=[nbformat.v4.new_code_cell(source, metadata=dict(tags=tags)) for source, tags in cells])
+    nbformat.write(nb, path)
+    return path
+
+RUNS = dict(   # name -> (cells, arguments of papermill)
+    typo=([(CELL, ["parameters"]), (CHECK, [])], ["-p", "epcohs", "3"]),
+    typed=([(CELL, ["parameters"]), (CHECK, [])], ["-p", "epochs", "2", "-p", "publish", "false", "-p", "seeds", "[3, 4]", "-y", "{lr: 1e-4, rows: '5', norm: 'no', run_dir: None}"]),
+    lost=([("# imports\nimport math", []), (CELL, []), (CHECK, [])], ["-p", "epochs", "2"]))
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    "name -> (exit status, what was printed, output notebook) of a real papermill run of each of RUNS; two at a time."
+    folder, done, running = tmp_path_factory.mktemp("runs"), {}, []
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    def start(name):
+        path = write(folder / f"{name}.ipynb", *RUNS[name][0])
+        command = [sys.executable, "-m", "papermill", str(path), str(folder / f"{name}_out.ipynb"), *RUNS[name][1]]
+        return name, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=env, cwd=folder)
+    def finish(name, process):
+        text = process.communicate(timeout=120)[0]
+        done[name] = process.returncode, text, nbformat.read(folder / f"{name}_out.ipynb", 4)
+    for name in RUNS:
+        running.append(start(name))
+        if len(running) == 2: finish(*running.pop(0))
+    for left in running: finish(*left)
+    return done
+
+def printed(run):
+    "What CHECK printed."
+    status, text, nb = run
+    assert status == 0, text
+    line = next(o.text for c in nb.cells for o in c.outputs if o.output_type == "stream" and o.text.startswith("config "))
+    return json.loads(line.removeprefix("config "))
+
+def error(run):
+    "The one line a refused notebook shows."
+    status, text, nb = run
+    shown = [o.traceback for c in nb.cells for o in c.get("outputs", []) if o.output_type == "error"]
+    assert status != 0 and len(shown) == 1 and len(shown[0]) == 1 and "\n" not in shown[0][0] and shown[0][0] in text
+    return shown[0][0]
+
+
+def test_papermill_values_are_honoured(runs):
+    values, key, rows, seeds = printed(runs["typed"])
+    expected = Config(epochs=2, publish=False, lr=1e-4, norm=False)
+    assert Config.from_dict(values) == expected and (rows, seeds) == (5, [3, 4])
+    assert key == expected.training_key()    # the same in another process
+
+
+def test_papermill_refusals(runs):
+    assert error(runs["typo"]) == "ValueError: epcohs = 3: unknown parameter; did you mean epochs?"
+    assert "these values were lost" in error(runs["lost"]) and "tag parameters" in error(runs["lost"])
+
+
+def test_help_of_papermill(tmp_path):
+    path = write(tmp_path / "a.ipynb", (CELL, ["parameters"]), (CHECK, []))
+    found = inspect_notebook(path)
+    assert list(found) == [name for name in FIELDS if name != "size"] + ["rows", "seeds"]
+    for name, parameter in found.items():
+        if name in FIELDS: assert parameter["inferred_type_name"] == FIELDS[name].type.__name__ and parameter["help"].startswith(FIELDS[name].metadata["meaning"])
+        assert parameter["default"] == "None"
+    assert found["seeds"]["inferred_type_name"] == "list[int]"
+    text = subprocess.run([sys.executable, "-m", "papermill", "--help-notebook", path], capture_output=True, text=True, encoding="utf-8", check=True).stdout
+    for name in found: assert f"  {name}: {found[name]['inferred_type_name']}" in text and found[name]["help"] in text
+
+
+def test_a_runner_without_history(tmp_path):
+    "nbdev's test runner keeps no history; the values are then read from the namespace alone."
+    pytest.importorskip("execnb")
+    path = write(tmp_path / "a.ipynb", (CELL, ["parameters"]), ("preset = 'smoke'", []), (CHECK + "\nassert config.steps == 4\nopen('ran', 'w', encoding='utf-8').close()", []))
+    code = f"import os; os.chdir({str(tmp_path)!r}); from execnb.nbio import read_nb; from execnb.shell import CaptureShell; CaptureShell().run_all(read_nb({str(path)!r}), exc_stop=True)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert (tmp_path / "ran").exists()
+
+
+def history(*cells):
+    "Globals after `cells` ran in Jupyter."
+    namespace = dict(In=["", *cells])
+    for cell in cells:
+        if "notebook_parameters(" not in cell: exec(cell, namespace)
+    return namespace
+
+def test_an_interactive_session():
+    small, call = parameters_cell(["epochs", "lr"]), "config = notebook_parameters(globals())"
+    def found(*cells): return notebook_parameters(history(*cells))
+    assert found("import os", small, call) == Config()
+    assert found(small, call, "count = 5", small.replace("None  # passes", "3  # passes"), call) == Config(epochs=3)          # edited and run again
+    assert found(small, call, "count = 5; epochs = 7", call) == Config(epochs=7)                                              # later names are not parameters
+    assert found(small, "# Parameters\nepochs = 3", call, small, call) == Config()                                            # an output notebook, opened and edited
+    assert "did you mean epochs" in refusal(found, small, call, small + "\nepcohs: float = 3", call)
+    assert "did you mean epochs" in refusal(found, small, "epcohs = 3", call)
+    assert "these values were lost" in refusal(found, small, "# Parameters\nepochs = 3", small, call)                         # two cells of defaults
+    assert "epochs = 3: this notebook works with epochs 1.0 only" in refusal(notebook_parameters, history(small, "# Parameters\nepochs = 3", call), epochs=1.0)
+    assert notebook_parameters(history(small, "# Parameters\nepochs = 1", call), epochs=1.0) == Config(epochs=1)
+    assert "seed = 1: this notebook does not take" in refusal(found, small, "# Parameters\nseed = 1", call)
+
+
+@pytest.mark.parametrize("typed, value", [("0,1,2", [0, 1, 2]), ("[0, 1]", [0, 1]), ([0, "1"], [0, 1]), (4, [4]), ("none", [9]), (None, [9]), ("", [9])])
+def test_lists_of_a_notebook(typed, value):
+    assert notebook_parameters(dict(seeds=typed), extra=dict(seeds=(list[int], [9], "seeds", Between(0))))[1].seeds == value
+
+@pytest.mark.parametrize("typed", ["0,-1", "0,,1", "[]", [], [0, None], [[0]], "a", True, {"a": 1}, 1.5])
+def test_lists_that_are_refused(typed):
+    assert refusal(notebook_parameters, dict(seeds=typed), extra=dict(seeds=(list[int], [9], "seeds", Between(0)))).startswith("seeds = ")
+
+
+# ---- the notebooks of this repository
+
+def wrong_in(nb):
+    "What is wrong with the parameters of a notebook, as a list of sentences; None for a notebook without parameters."
+    tagged = [i for i, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged: return None
+    if len(tagged) > 1: return ["more than one tagged cell"]
+    cell, following = nb.cells[tagged[0]], next((c for c in nb.cells[tagged[0] + 1:] if c.cell_type == "code"), None)
+    wrong = [] if following and "notebook_parameters(" in following.source else ["no notebook_parameters straight after the cell"]
+    for node in ast.parse(cell.source).body:
+        if not isinstance(node, ast.AnnAssign): wrong.append(f"line {node.lineno} is no annotated literal"); continue
+        name, kind = node.target.id, ast.unparse(node.annotation)
+        try: value = ast.literal_eval(node.value)
+        except ValueError: wrong.append(f"{name} is no literal"); continue
+        if "#" not in cell.source.splitlines()[node.lineno - 1]: wrong.append(f"{name} has no comment")
+        if name not in FIELDS:
+            if f'"{name}"' not in following.source and f"{name}=" not in following.source: wrong.append(f"{name} is neither a setting nor declared in extra")
+        elif kind != FIELDS[name].type.__name__: wrong.append(f"{name} is a {kind}, in Config a {FIELDS[name].type.__name__}")
+        elif value is not None and name in PRESETS["smoke"]: wrong.append(f"{name} shadows the presets")
+        elif value is not None: Config(**{name: value})    # a deliberate default must itself be allowed
+    return wrong
+
+PAPER_NOTEBOOKS = [path for path in sorted((ROOT / "nbs").glob("*.ipynb")) if wrong_in(nbformat.read(path, 4)) is not None]
+
+@pytest.mark.parametrize("path", PAPER_NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_cell_agrees_with_config(path):
+    assert wrong_in(nbformat.read(path, 4)) == []
+
+def test_the_check_of_parameters_cells_sees_what_is_wrong(tmp_path):
+    def found(cell, check=CHECK, tags=("parameters",)): return wrong_in(nbformat.read(write(tmp_path / "a.ipynb", (cell, list(tags)), (check, [])), 4))
+    assert found(CELL) == [] and found(CELL, tags=()) is None
+    assert found("width: float = 0.5  # w") == ["width shadows the presets"] and found("epochs: int = None  # e") == ["epochs is a int, in Config a float"]
+    assert found("epcohs: float = None  # e") == ["epcohs is neither a setting nor declared in extra"] and found("lr: float = None") == ["lr has no comment"]
+    assert found("lr = None  # l") == ["line 1 is no annotated literal"] and found("lr: float = 1 + lam  # l") == ["lr is no literal"]
+    assert found("lr: float = None  # l", check="pass") == ["no notebook_parameters straight after the cell"]
