@@ -202,7 +202,7 @@ def _no_gaps(where, y: np.ndarray, classes: int) -> None:
                               "allowed: 0 to K-1 with every class present; renumber the labels")
     if classes < 2: raise _refusal(where, "all training images have the same label; allowed: at least two classes")
 
-# %% ../nbs/00_data.ipynb #f25108e8
+# %% ../nbs/00_data.ipynb #fe239fdd
 def _words(where, key: str, words: np.ndarray, n: int) -> list[str]:
     "An array of n strings as a list."
     if words.dtype.kind != "U" or words.shape != (n,):
@@ -223,6 +223,7 @@ def _well_formed(where, arrays: dict[str, np.ndarray]) -> dict:
         a["y_" + split] = _labels(where, "y_" + split, a["y_" + split], len(a["x_" + split]))
     for key, of in (("names", "x_train"), ("names_test", "x_test")):
         if key in a: a[key] = _words(where, key, a[key], len(a.get(of, ())))
+    if "caveat" in a: a["caveat"] = _words(where, "caveat", np.atleast_1d(a["caveat"]), 1)[0]
     return a
 
 # %% ../nbs/00_data.ipynb #4646f2a4
@@ -261,7 +262,7 @@ def _resized(x: np.ndarray, size: int) -> torch.Tensor:
         out[start:start + 256] = part.permute(0, 2, 3, 1)
     return _nhwc(out)
 
-# %% ../nbs/00_data.ipynb #555ffeaf
+# %% ../nbs/00_data.ipynb #a3b1087b
 _HELD_OUT = 10  # one image in ten becomes a test image where a source has none
 _PUBLISHED = {"mnist": (60000, 10000), "fashion_mnist": (60000, 10000), "svhn": (73257, 26032), "cifar10": (50000, 10000), "flowers102": (8189, 0)}
 
@@ -269,7 +270,7 @@ _PUBLISHED = {"mnist": (60000, 10000), "fashion_mnist": (60000, 10000), "svhn": 
 def _caveat(name: str, a: dict, size: int) -> str:
     "What a figure made from these arrays must say; an empty string where there is nothing."
     counts, side = (len(a["x_train"]), len(a.get("x_test", ()))), min(a["x_train"].shape[1:3])
-    said = [str(a["caveat"])] if "caveat" in a else []
+    said = [a["caveat"]] if "caveat" in a else []
     if counts != _PUBLISHED.get(name, counts):
         said.append(f"{name} here has {counts[0]:,} + {counts[1]:,} images, the published set {' + '.join(f'{n:,}' for n in _PUBLISHED[name])}: "
                     "numbers are not comparable with published ones")
@@ -301,33 +302,33 @@ def _digits() -> dict[str, np.ndarray]:
     test, train = np.sort(order[:360]), np.sort(order[360:])
     return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
 
-# %% ../nbs/00_data.ipynb #ffc92537
+# %% ../nbs/00_data.ipynb #f728c9c6
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test", "classes", "class_names", "names", "names_test", "caveat")
 
 
-def _members(path: Path) -> dict[str, np.ndarray]:
-    "The arrays of an .npz file that a data set can have."
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        strange = [name for name in names if not re.fullmatch(r"\w+\.npy", name) or names.count(name) > 1]
-        if strange: raise ValueError(f"member {strange[0]!r} is not the plain, single name of an array")
-        arrays = {}
-        for key in (key for key in _ARRAYS if key + ".npy" in names):
-            with archive.open(key + ".npy") as member:
-                arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
-                if member.read(1): raise ValueError(f"{key} holds more bytes than its shape {arrays[key].shape} says")
-    return arrays
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    "One array of an archive, whole and unpickled."
+    with archive.open(name) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1): raise ValueError(f"more bytes than its shape {array.shape} says")
+    return array
 
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
-    "The arrays of an .npz file; one line of ValueError or OSError for whatever zipfile or numpy stumbles over."
+    "The arrays of an .npz file that a data set can have; one line of ValueError or OSError for whatever zipfile or numpy stumbles over."
     if not path.is_file():
         raise _refusal(path, "is not a regular file; allowed: an .npz file, or a folder of images (whose name does not end in .npz)")
-    try: return _members(path)
+    name = "the archive"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in (names := archive.namelist()):
+                if not re.fullmatch(r"\w+\.npy", name) or names.count(name) > 1: raise ValueError("not the plain, single name of an array")
+                archive.open(name).close()  # compares the two places where an archive keeps the name
+            return {key: _member(archive, name) for key in _ARRAYS if (name := key + ".npy") in names}
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise _refusal(path, f"cannot be read as an archive of arrays ({type(error).__name__}: {error}); "
-                             "allowed: what numpy.savez writes, without object arrays; make the file anew", kind) from None
+        raise _refusal(path, f"{name} cannot be read ({type(error).__name__}: {error}); allowed: an archive of arrays as numpy.savez writes it, "
+                             "without object arrays; make the file anew", kind) from None
 
 # %% ../nbs/00_data.ipynb #cb7d3947
 def _listed(things: list[str], most: int = 50) -> str:

@@ -1,0 +1,719 @@
+"""What the data notebook cannot show about itself: bad sources, the published archives, the purity of orders and splits."""
+
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import socket
+import stat
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from aae_prior import data as D
+
+
+def arrays(n=30, classes=3, shape=(8, 8, 3), **other):
+    "Arrays that are as they should be, with those of `other` in their place (None: left out)."
+    rng = np.random.default_rng(0)
+    good = {"x_train": rng.integers(0, 256, (n, *shape), dtype=np.uint8), "y_train": np.arange(n) % classes,
+            "x_test": rng.integers(0, 256, (6, *shape), dtype=np.uint8), "y_test": np.arange(6) % classes}
+    return {key: value for key, value in (good | other).items() if value is not None}
+
+
+def npz(path, compressed=False, **other):
+    (np.savez_compressed if compressed else np.savez)(path, **arrays(**other))
+    return path
+
+
+def picture(path, size=(12, 12), mode="RGB", **kw):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(len(path.name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode).save(path, **kw)
+    return path
+
+
+def picture_folder(folder, classes=("ant", "bee"), each=6, **kw):
+    for name in classes:
+        for i in range(each): picture(folder / name / f"{i}.png", **kw)
+    return folder
+
+
+# -- bad sources ---------------------------------------------------------------------------------------------------
+
+X = arrays()["x_train"]
+Y = arrays()["y_train"]
+objects = np.array([{"a": 1}] * 30, dtype=object)
+
+BAD_ARRAYS = {  # the arrays that are wrong, and a word that the refusal has to say
+    "float images in [0, 1]": (dict(x_train=X / 255), "x_train"),
+    "float images out of range": (dict(x_train=X * 3.0), "x_train"),
+    "float32 images with NaN": (dict(x_train=np.full(X.shape, np.nan, np.float32)), "NaN"),
+    "images with infinity": (dict(x_train=np.where(X > 9, np.inf, 0.0)), "infinite"),
+    "float16 test images": (dict(x_test=X[:6].astype(np.float16)), "x_test"),
+    "int64 images": (dict(x_train=X.astype(np.int64)), "int64"),
+    "int8 images": (dict(x_train=X.astype(np.int8)), "int8"),
+    "bool images": (dict(x_train=X > 9), "bool"),
+    "complex images": (dict(x_train=X * 1j), "complex128"),
+    "string images": (dict(x_train=np.array(["a"] * 30)), "x_train"),
+    "flat images": (dict(x_train=X.reshape(30, -1)), "(30, 192)"),
+    "five axes": (dict(x_train=X[:, None]), "(30, 1, 8, 8, 3)"),
+    "no axes": (dict(x_train=np.uint8(3)), "x_train"),
+    "four channels": (dict(x_train=np.concatenate([X, X[..., :1]], 3)), "(30, 8, 8, 4)"),
+    "two channels": (dict(x_train=X[..., :2]), "(30, 8, 8, 2)"),
+    "images 2 pixels high": (dict(x_train=X[:, :2]), "(30, 2, 8, 3)"),
+    "images 0 pixels wide": (dict(x_train=X[:, :, :0]), "(30, 8, 0, 3)"),
+    "no training images": (dict(x_train=X[:0], y_train=Y[:0]), "no images"),
+    "no test images in x_test": (dict(x_test=X[:0], y_test=Y[:0]), "x_test"),
+    "fewer labels than images": (dict(y_train=Y[:-1]), "29 labels"),
+    "more test labels than images": (dict(y_test=Y[:7]), "y_test"),
+    "float labels": (dict(y_train=Y.astype(float)), "y_train"),
+    "labels with NaN": (dict(y_train=np.full(30, np.nan)), "y_train"),
+    "bool labels": (dict(y_train=Y > 0), "bool"),
+    "string labels": (dict(y_train=Y.astype(str)), "y_train"),
+    "one-hot labels": (dict(y_train=np.eye(3, dtype=int)[Y]), "argmax"),
+    "labels in a column": (dict(y_train=Y[:, None]), "ravel"),
+    "a single label": (dict(y_train=np.int64(1)), "y_train"),
+    "negative labels": (dict(y_train=Y - 1), "-1"),
+    "labels from 1": (dict(y_train=Y + 1), "label 0"),
+    "labels that skip a class": (dict(y_train=np.where(Y == 1, 3, Y)), "label 1"),
+    "a huge label": (dict(y_train=np.where(np.arange(30) == 4, 10**9, Y)), "1000000000"),
+    "an enormous unsigned label": (dict(y_train=np.where(np.arange(30) == 4, 2**64 - 1, Y.astype(np.uint64))), "y_train"),
+    "one class": (dict(y_train=Y * 0, y_test=Y[:6] * 0), "two classes"),
+    "no y_train": (dict(y_train=None), "y_train"),
+    "no x_train": (dict(x_train=None), "x_train"),
+    "x_test without y_test": (dict(y_test=None), "y_test"),
+    "y_test without x_test": (dict(x_test=None), "x_test"),
+    "test images of another size": (dict(x_test=X[:6, :7]), "x_test"),
+    "grey test images for RGB": (dict(x_test=X[:6, :, :, 0]), "x_test"),
+    "test label never trained on": (dict(y_test=Y[:6] + 1), "y_test"),
+    "too few class names": (dict(class_names=np.array(["a", "b"])), "2 classes"),
+    "too many class names": (dict(class_names=np.array(["a", "b", "c", "d"])), "label 3"),
+    "class names that are bytes": (dict(class_names=np.array([b"a", b"b", b"c"])), "class_names"),
+    "class names in a matrix": (dict(class_names=np.array([["a", "b", "c"]])), "class_names"),
+    "file names of other images": (dict(names=np.array(["a.jpg"] * 7)), "names"),
+    "file names for no test images": (dict(x_test=None, y_test=None, names_test=np.array(["a.jpg"])), "names_test"),
+    "a caveat that is a number": (dict(caveat=np.array(3.0)), "caveat"),
+    "pickled images": (dict(x_train=objects), "x_train"),
+    "pickled labels": (dict(y_train=objects), "y_train"),
+    "pickled class names": (dict(class_names=objects[:3]), "class_names"),
+    "no test arrays and one image a class": (dict(x_train=X[:3], y_train=Y[:3], x_test=None, y_test=None), "one image a class"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs): raise urllib.error.URLError("no network in tests")
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def footprint(folder):
+    "Everything under a folder: type, permissions, time of the last change, bytes."
+    state = {}
+    for path in sorted(Path(folder).rglob("*")):
+        info = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(info.st_mode) else os.readlink(path) if path.is_symlink() else None
+        state[str(path)] = info.st_mode, info.st_mtime_ns, content
+    return state
+
+
+def assert_refused(folder, source, *words, **kw):
+    "The source is refused on one line with these words, and nothing under the folder was touched."
+    before = footprint(folder)
+    with pytest.raises((ValueError, OSError)) as refused: D.load(source, **kw)
+    line = str(refused.value)
+    assert "\n" not in line and "\r" not in line and 20 < len(line) < 6000
+    assert all(word in line for word in words), line
+    assert refused.value.__context__ is None or refused.value.__suppress_context__, "a second traceback would be printed"
+    assert footprint(folder) == before
+    return line
+
+
+@pytest.mark.parametrize("kind", BAD_ARRAYS)
+def test_bad_arrays_are_refused(kind, tmp_path):
+    wrong, word = BAD_ARRAYS[kind]
+    line = assert_refused(tmp_path, npz(tmp_path / "mine.npz", **wrong), str(tmp_path / "mine.npz"), word)
+    assert "allowed" in line
+
+
+def member(array, **change):
+    "An .npy member whose header says what is in `change`."
+    stream = io.BytesIO()
+    header = np.lib.format.header_data_from_array_1_0(array) | change
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue() + array.tobytes()
+
+
+def archive(path, members):
+    with zipfile.ZipFile(path, "w") as z:
+        for name, content in members: z.writestr(name, content)
+    return path
+
+
+def parts(**replaced):
+    good = {f"{key}.npy": member(value) for key, value in arrays().items()}
+    return list((good | replaced).items())
+
+
+def flipped(path, compressed):
+    content = bytearray(npz(path, compressed=compressed).read_bytes())
+    content[500] ^= 0x10
+    path.write_bytes(content)
+    return path
+
+
+def encrypted(path):
+    content = bytearray(npz(path).read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag that says a password is needed
+        start = 0
+        while (start := content.find(signature, start)) >= 0: content[start + offset] |= 1; start += 4
+    path.write_bytes(content)
+    return path
+
+
+def written(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def npy(value):
+    stream = io.BytesIO()
+    np.save(stream, value)
+    return stream.getvalue()
+
+
+def linked(path, target):
+    path.symlink_to(target)
+    return path
+
+
+def fifo(path):
+    os.mkfifo(path)
+    return path
+
+
+def folder_of(path):
+    path.mkdir()
+    return path
+
+
+def truncated_jpeg(folder):
+    file = picture(folder / "ant" / "cut.jpg", size=(64, 64))
+    file.write_bytes(file.read_bytes()[:700])
+
+
+def spoilt(how):
+    "A good folder of images, spoilt by `how(folder)`."
+    def make(path):
+        folder = picture_folder(path / "pictures")
+        how(folder)
+        return folder
+    return make
+
+
+def many_bad(folder):
+    for i in range(70): written(folder / "bee" / f"bad{i:02}.png", b"not a picture")
+
+
+BAD_FILES = {  # what makes the bad source in a folder, and words that the refusal has to say
+    "nothing there": (lambda p: p / "absent.npz", ["absent.npz", "no such"]),
+    "no such folder": (lambda p: p / "absent" / "pictures", ["absent", "no such"]),
+    "zero bytes": (lambda p: written(p / "x.npz", b""), ["x.npz"]),
+    "random bytes": (lambda p: written(p / "x.npz", np.random.default_rng(0).bytes(5000)), ["x.npz"]),
+    "text": (lambda p: written(p / "x.npz", b"x_train,y_train\n1,2\n"), ["x.npz"]),
+    "an .npy renamed": (lambda p: written(p / "x.npz", npy(X)), ["x.npz"]),
+    "a pickle renamed": (lambda p: written(p / "x.npz", pickle.dumps(arrays())), ["x.npz"]),
+    "a gzip renamed": (lambda p: written(p / "x.npz", gzip.compress(b"1" * 1000)), ["x.npz"]),
+    "cut short": (lambda p: written(p / "x.npz", npz(p / "x.npz").read_bytes()[:3000]), ["x.npz"]),
+    "cut by one byte": (lambda p: written(p / "x.npz", npz(p / "x.npz").read_bytes()[:-1]), ["x.npz"]),
+    "head missing": (lambda p: written(p / "x.npz", npz(p / "x.npz").read_bytes()[700:]), ["x.npz"]),
+    "a flipped bit": (lambda p: flipped(p / "x.npz", False), ["x.npz"]),
+    "a flipped bit, compressed": (lambda p: flipped(p / "x.npz", True), ["x.npz"]),
+    "a password": (lambda p: encrypted(p / "x.npz"), ["x.npz"]),
+    "no arrays": (lambda p: archive(p / "x.npz", []), ["x.npz", "x_train"]),
+    "path traversal": (lambda p: archive(p / "x.npz", parts() + [("../../evil.npy", b"1")]), ["x.npz", "evil.npy"]),
+    "an absolute path": (lambda p: archive(p / "x.npz", parts() + [("/tmp/evil.npy", b"1")]), ["x.npz", "evil.npy"]),
+    "a Windows path": (lambda p: archive(p / "x.npz", parts() + [("C:\\evil.npy", b"1")]), ["x.npz", "evil.npy"]),
+    "a folder in the archive": (lambda p: archive(p / "x.npz", [("data/" + k, v) for k, v in parts()]), ["x.npz", "data/x_train.npy"]),
+    "a member that is no array": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": b"hello"})), ["x.npz"]),
+    "a member that is a pickle": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": pickle.dumps(X)})), ["x.npz"]),
+    "a program in the archive": (lambda p: archive(p / "x.npz", parts() + [("setup.py", b"1")]), ["x.npz", "setup.py"]),
+    "a shape too small for its bytes": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 8, 6, 3))})), ["x.npz", "bytes"]),
+    "a shape too large for its bytes": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 9, 8, 3))})), ["x.npz"]),
+    "a shape of a petabyte": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 10**7, 10**6, 3))})), ["x.npz"]),
+    "a negative shape": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, -8, -8, 3))})), ["x.npz"]),
+    "a type that is none": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, descr="|Z9")})), ["x.npz"]),
+    "an object type in the header": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, descr="|O")})), ["x.npz"]),
+    "a folder named x.npz": (lambda p: folder_of(p / "x.npz"), ["x.npz", "regular file"]),
+    "a pipe": (lambda p: fifo(p / "x.npz"), ["x.npz", "regular file"]),
+    "a link to nothing": (lambda p: linked(p / "x.npz", p / "absent"), ["x.npz"]),
+    "a link to itself": (lambda p: linked(p / "x.npz", p / "x.npz"), ["x.npz"]),
+    "an .npy file": (lambda p: written(p / "x.npy", npy(X)), ["x.npy", "allowed"]),
+    "a text file": (lambda p: written(p / "x.csv", b"1,2,3"), ["x.csv", "allowed"]),
+    "a zip of pictures": (lambda p: archive(p / "x.zip", [("ant/1.png", b"1")]), ["x.zip", "allowed"]),
+    "an npz without its ending": (lambda p: npz(p / "x.npz").rename(p / "x"), ["allowed"]),
+    "a file name of two lines": (lambda p: written(p / "x\ny.npz", b""), ["y.npz"]),
+    "an empty folder": (lambda p: folder_of(p / "pictures"), ["pictures", "sub-folders"]),
+    "a folder without sub-folders": (lambda p: picture(p / "pictures" / "1.png").parent, ["pictures", "sub-folders"]),
+    "a folder with one class": (lambda p: picture_folder(p / "pictures", classes=["ant"]), ["pictures", "two classes"]),
+    "an empty class": (spoilt(lambda f: (f / "cow").mkdir()), ["pictures", "cow"]),
+    "a class of hidden files": (spoilt(lambda f: written(f / "cow" / ".keep", b"")), ["pictures", "cow"]),
+    "train and test sub-folders": (lambda p: picture_folder(picture_folder(p / "pictures" / "train").parent / "test").parent, ["train/ant", "test/bee"]),
+    "pictures beside the classes": (spoilt(lambda f: picture(f / "stray.jpg")), ["pictures", "stray.jpg"]),
+    "a text file among the pictures": (spoilt(lambda f: written(f / "ant" / "notes.txt", b"hello")), ["ant/notes.txt (not an image)"]),
+    "an empty picture": (spoilt(lambda f: written(f / "bee" / "none.png", b"")), ["bee/none.png"]),
+    "a picture cut short": (spoilt(truncated_jpeg), ["ant/cut.jpg"]),
+    "a damaged PNG": (spoilt(lambda f: written(f / "ant" / "9.png", (f / "ant" / "1.png").read_bytes().replace(b"IDAT", b"IDAX"))), ["ant/9.png"]),
+    "a 16-bit picture": (spoilt(lambda f: Image.fromarray(np.full((9, 9), 999, np.uint16)).save(f / "ant" / "deep.png")), ["ant/deep.png (more than 8 bits"]),
+    "a float picture": (spoilt(lambda f: Image.fromarray(np.ones((9, 9), np.float32)).save(f / "ant" / "real.tif")), ["ant/real.tif (more than 8 bits"]),
+    "a picture of 2 pixels": (spoilt(lambda f: picture(f / "ant" / "dot.png", size=(2, 9))), ["ant/dot.png (only 2x9"]),
+    "a picture that is a link to nothing": (spoilt(lambda f: linked(f / "bee" / "gone.png", f / "absent.png")), ["bee/gone.png (No such"]),
+    "many bad pictures": (spoilt(many_bad), ["70 of 82 files", "bee/bad00.png", "bee/bad49.png", "and 20 more"]),
+    "one picture a class": (lambda p: picture_folder(p / "pictures", each=1), ["pictures", "one image a class"]),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files_are_refused(kind, tmp_path):
+    make, words = BAD_FILES[kind]
+    assert_refused(tmp_path, make(tmp_path), *words)
+
+
+def test_all_unreadable_pictures_are_named(tmp_path):
+    folder = picture_folder(tmp_path / "pictures")
+    bad = [written(folder / name, content) for name, content in
+           (("ant/a.png", b""), ("ant/b.jpg", b"\xff\xd8\xff"), ("bee/c.gif", b"GIF89a"), ("bee/d.bmp", b"BM"))]
+    assert_refused(tmp_path, folder, "4 of 16 files", *(f"{file.parent.name}/{file.name}" for file in bad))
+
+
+def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
+    path, real = npz(tmp_path / "secret.npz"), zipfile.ZipFile
+    def denied(file, *args):
+        if Path(file) == path: raise PermissionError(13, "Permission denied", str(file))  # for root, permissions do not hold
+        return real(file, *args)
+    monkeypatch.setattr(zipfile, "ZipFile", denied)
+    assert_refused(tmp_path, path, "secret.npz", "Permission denied")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_permissions_of_the_system_are_refused_in_one_line(tmp_path):
+    path, folder = npz(tmp_path / "secret.npz"), picture_folder(tmp_path / "pictures")
+    for locked in (path, folder / "ant" / "1.png"): locked.chmod(0)
+    with pytest.raises(OSError, match="secret.npz.*Permission denied"): D.load(path)
+    with pytest.raises(ValueError, match="ant/1.png .Permission denied"): D.load(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = npz(tmp_path_factory.mktemp("whole") / "mine.npz", class_names=np.array(["a", "b", "c"]), names=np.array([f"{i}.jpg" for i in range(30)]))
+    return path.read_bytes(), D.load(path, size=8)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255), cut=st.booleans())
+def test_any_damage_is_refused_or_harmless(whole, tmp_path, where, flip, cut):
+    "A changed byte, or an end that is missing: the data are refused in one line, or are exactly those of the whole file."
+    content, expected = bytearray(whole[0]), whole[1]
+    at = int(where * len(content))
+    if cut: content = content[:at]
+    else: content[at] ^= flip
+    path = written(tmp_path / "mine.npz", bytes(content))
+    try: found = D.load(path, size=8)
+    except (ValueError, OSError) as error: assert "\n" not in str(error) and str(path) in str(error)
+    else:
+        assert found.fingerprint == expected.fingerprint
+        assert (found.class_names, found.names_train) == (expected.class_names, expected.names_train)
+    assert path.read_bytes() == content
+
+
+# -- names and roots -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, words", [
+    ("imagenet", ["'imagenet'", *D.NAMES]), ("MNIST", ["did you mean 'mnist'"]), ("fashion-mnist", ["did you mean 'fashion_mnist'"]),
+    ("cifar100", ["did you mean 'cifar10'"]), ("", ["''"]), (None, ["'None'"])])
+def test_unknown_names_are_refused_with_the_known_ones(name, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(tmp_path, name, *words)
+
+
+@pytest.mark.parametrize("size", [0, -32, 7, 513, 31.5, "32", None])
+def test_bad_sizes_are_refused(size, tmp_path):
+    assert_refused(tmp_path, "digits", "size", "8 to 512", size=size)
+
+
+@pytest.mark.parametrize("name, files", [
+    ("mnist", ["MNIST/raw/train-images-idx3-ubyte.gz", "MNIST/raw/t10k-labels-idx1-ubyte.gz"]),
+    ("fashion_mnist", ["FashionMNIST/raw/train-images-idx3-ubyte.gz"]), ("svhn", ["train_32x32.mat", "test_32x32.mat"]),
+    ("cifar10", ["cifar-10-python.tar.gz"]), ("flowers102", ["flowers-102/102flowers.tgz", "flowers-102/setid.mat"])])
+def test_nothing_found_and_no_network(name, files, tmp_path):
+    for root in (tmp_path, tmp_path / "new"):
+        line = assert_refused(tmp_path, name, name, str(root), f"{name}.npz", *files, "AAE_PRIOR_DATA", "network", root=root)
+        assert line.startswith(str(root) + ":")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_root_is_the_argument_then_the_variable_then_the_cache(tmp_path, monkeypatch):
+    homes = {key: tmp_path / key for key in ("argument", "variable", "cache")}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(homes["cache"]))
+    monkeypatch.setenv("AAE_PRIOR_DATA", str(homes["variable"]))
+    assert D._root(homes["argument"]) == homes["argument"] and D._root() == homes["variable"]
+    monkeypatch.setenv("AAE_PRIOR_DATA", "")
+    assert D._root() == homes["cache"] / "aae_prior"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert D._root() == tmp_path / ".cache" / "aae_prior"
+    homes["variable"].mkdir()
+    npz(homes["variable"] / "mnist.npz", n=60, classes=10, shape=(28, 28), y_test=np.arange(6))
+    monkeypatch.setenv("AAE_PRIOR_DATA", str(homes["variable"]))
+    assert len(D.load("mnist")) == 60
+
+
+@pytest.mark.parametrize("name, wrong", [
+    ("svhn", dict(n=40, classes=10, y_train=1 + np.arange(40) % 10)),  # digit 0 stored as 10
+    ("flowers102", dict(n=204, y_train=1 + np.arange(204) % 102, x_test=None, y_test=None)), ("mnist", dict(n=40, classes=9, shape=(28, 28))),
+    ("cifar10", dict(n=44, classes=11))])
+def test_known_sets_have_their_own_labels(name, wrong, tmp_path):
+    npz(tmp_path / f"{name}.npz", **wrong)
+    assert_refused(tmp_path, name, str(tmp_path / f"{name}.npz"), root=tmp_path)
+
+
+def test_a_damaged_array_file_is_neither_replaced_nor_passed_over(tmp_path):
+    written(tmp_path / "mnist.npz", b"PK damaged")
+    assert_refused(tmp_path, "mnist", "mnist.npz", root=tmp_path)
+    linked(tmp_path / "svhn.npz", tmp_path / "absent")
+    assert_refused(tmp_path, "svhn", "svhn.npz", root=tmp_path)
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path):
+    assert_refused(tmp_path, "mnist", "AAE_PRIOR_DATA", root=written(tmp_path / "root", b"1"))
+
+
+# -- the published archives ------------------------------------------------------------------------------------------
+
+def md5(content): return hashlib.md5(content).hexdigest()
+
+
+def idx(a):
+    return gzip.compress(bytes([0, 0, 8, a.ndim]) + np.array(a.shape, ">i4").tobytes() + a.astype(np.uint8).tobytes(), mtime=0)
+
+
+def tarball(files):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def mat(**values):
+    from scipy.io import savemat
+    stream = io.BytesIO()
+    savemat(stream, values)
+    return stream.getvalue()
+
+
+def jpeg(size):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(size).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def published(name, patch):
+    "Small archives of the published form by their path in the root, their checksums put in the place of the real ones."
+    from torchvision import datasets as tv
+    rng = np.random.default_rng(0)
+    if name in ("mnist", "fashion_mnist"):
+        source = tv.MNIST if name == "mnist" else tv.FashionMNIST
+        files = {"train-images-idx3-ubyte.gz": idx(rng.integers(0, 256, (40, 28, 28))), "train-labels-idx1-ubyte.gz": idx(np.arange(40) % 10),
+                 "t10k-images-idx3-ubyte.gz": idx(rng.integers(0, 256, (20, 28, 28))), "t10k-labels-idx1-ubyte.gz": idx(np.arange(20) % 10)}
+        patch.setattr(source, "resources", [(file, md5(content)) for file, content in files.items()])
+        return {f"{source.__name__}/raw/{file}": content for file, content in files.items()}
+    if name == "svhn":
+        files = {f"{part}_32x32.mat": mat(X=rng.integers(0, 256, (32, 32, 3, n)).astype(np.uint8), y=1 + np.arange(n)[:, None] % 10)
+                 for part, n in (("train", 40), ("test", 20))}
+        patch.setattr(tv.SVHN, "split_list", {part: [f"http://x/{part}", f"{part}_32x32.mat", md5(files[f"{part}_32x32.mat"])] for part in ("train", "test")})
+        return files
+    if name == "cifar10":
+        batch = lambda: pickle.dumps({"data": rng.integers(0, 256, (20, 3072)).astype(np.uint8), "labels": list(np.arange(20) % 10)})
+        inner = {f"data_batch_{i}": batch() for i in range(1, 6)} | {"test_batch": batch(), "batches.meta": pickle.dumps({"label_names": list("abcdefghij")})}
+        listed = [[file, md5(content)] for file, content in inner.items()]
+        patch.setattr(tv.CIFAR10, "train_list", listed[:5]); patch.setattr(tv.CIFAR10, "test_list", listed[5:6])
+        patch.setattr(tv.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": listed[6][1]})
+        tgz = tarball({f"cifar-10-batches-py/{file}": content for file, content in inner.items()})
+        patch.setattr(tv.CIFAR10, "tgz_md5", md5(tgz))
+        return {"cifar-10-python.tar.gz": tgz}
+    n = 408
+    files = {"102flowers.tgz": tarball({f"jpg/image_{i:05}.jpg": jpeg((40 + i % 7, 36)) for i in range(1, n + 1)}),
+             "imagelabels.mat": mat(labels=1 + np.arange(n)[None] // 4),
+             "setid.mat": mat(trnid=np.arange(1, n + 1, 4)[None], valid=np.arange(2, n + 1, 4)[None], tstid=np.sort(np.r_[3:n + 1:4, 4:n + 1:4])[None])}
+    patch.setattr(tv.Flowers102, "_file_dict", {key: (file, md5(files[file])) for key, file in zip(("image", "label", "setid"), files)})
+    return {f"flowers-102/{file}": content for file, content in files.items()}
+
+
+COUNTS = {"mnist": (40, 20, 1, 10), "fashion_mnist": (40, 20, 1, 10), "svhn": (40, 20, 3, 10), "cifar10": (100, 20, 3, 10), "flowers102": (368, 40, 3, 102)}
+
+
+def assert_made(name, root, monkeypatch):
+    "The known data set is right, stands as one array file, and is not made again."
+    found = D.load(name, root=root)
+    n, n_test, channels, classes = COUNTS[name]
+    assert (len(found), len(found.x_test), found.channels, found.classes, found.size) == (n, n_test, channels, classes, 32)
+    assert found.y_train.min() == 0 and found.y_train.max() == classes - 1 and found.y_test.max() < classes
+    assert not list(root.glob(".making-*"))
+    with monkeypatch.context() as once:
+        once.setattr(D, "_fetch", None)
+        assert D.load(name, root=root).fingerprint == found.fingerprint
+    return found
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_archives_in_the_root_become_one_array_file(name, tmp_path, monkeypatch):
+    for file, content in published(name, monkeypatch).items(): written(tmp_path / file, content)
+    before = footprint(tmp_path)
+    found = assert_made(name, tmp_path, monkeypatch)
+    after = footprint(tmp_path)
+    assert {path: after[path] for path in before} == before and set(after) - set(before) == {str(tmp_path / f"{name}.npz")}
+    if name == "svhn": assert found.y_train[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    if name == "cifar10": assert found.class_names == list("abcdefghij")
+    if name == "flowers102":
+        pairs = dict(zip(found.names_train + found.names_test, torch.cat([found.y_train, found.y_test]).tolist()))
+        assert pairs == {f"image_{i:05}.jpg": (i - 1) // 4 for i in range(1, 409)} and found.class_names[0] == "pink primrose"
+        assert D.load(name, root=tmp_path, size=128).size == 128
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_missing_archives_are_downloaded_and_checked(name, tmp_path, monkeypatch):
+    files = published(name, monkeypatch)
+    by_name = {Path(file).name: content for file, content in files.items()} | {part: files.get(f"{part}_32x32.mat") for part in ("train", "test")}
+    class Response(io.BytesIO):
+        def __init__(self, url, content): super().__init__(content); self.url, self.length = url, len(content)
+    def serve(request, change=lambda content: content):
+        url = request.full_url
+        return Response(url, change(by_name[url.rsplit("/", 1)[1]]))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request: serve(request, lambda content: content[:-1] + b"?"))
+    assert_refused(tmp_path, name, name, str(tmp_path), root=tmp_path / "data")  # a wrong checksum
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(urllib.request, "urlopen", serve)
+    assert_made(name, tmp_path / "data", monkeypatch)
+    assert [file.name for file in (tmp_path / "data").iterdir()] == [f"{name}.npz"]
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_damaged_archive_in_the_root_is_named_and_kept(name, tmp_path, monkeypatch):
+    files = published(name, monkeypatch)
+    for file, content in files.items(): written(tmp_path / file, content)
+    last = list(files)[-1]
+    written(tmp_path / last, files[last][:-5] + b"wrong")
+    assert_refused(tmp_path, name, str(tmp_path / last), "md5", root=tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    for file, content in published("mnist", monkeypatch).items(): written(tmp_path / file, content)
+    def full(*args, **kwargs): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(np, "savez", full)
+    before = set(footprint(tmp_path))
+    with pytest.raises(OSError, match="No space left"): D.load("mnist", root=tmp_path)
+    assert set(footprint(tmp_path)) == before
+
+
+def test_incomplete_known_sets_say_so(tmp_path):
+    npz(tmp_path / "svhn.npz", n=40, classes=10, shape=(32, 32, 3), y_test=np.arange(6), caveat=np.array("test crops"))
+    caveat = D.load("svhn", root=tmp_path).caveat
+    assert caveat.startswith("test crops; ") and "40 + 6" in caveat and "73,257 + 26,032" in caveat
+
+
+# -- what comes out --------------------------------------------------------------------------------------------------
+
+def test_digits():
+    data = D.load("digits")
+    assert (len(data), len(data.x_test), data.channels, data.classes) == (1437, 360, 1, 10)
+    assert data.y_train.dtype == torch.int64 and data.x_train.dtype == torch.uint8
+    from sklearn.datasets import load_digits
+    counts = np.bincount(load_digits().target)
+    assert np.array_equal(data.y_train.bincount() + data.y_test.bincount(), counts)
+    assert np.abs(data.y_test.bincount().numpy() - counts * 360 / 1797).max() <= 1
+    assert data.x_train.min() == 0 and data.x_train.max() == 255
+    assert D.load("digits").fingerprint == data.fingerprint != D.load("digits", size=64).fingerprint
+
+
+def test_a_padded_digit_keeps_every_pixel(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    data = D.load(npz(tmp_path / "mine.npz", shape=(28, 28), x_train=x))
+    assert torch.equal(data.x_train[:, 0, 2:30, 2:30], torch.from_numpy(x)) and data.caveat == ""
+    assert data.x_train.sum() == x.sum(dtype=np.int64)
+    assert D.load(tmp_path / "mine.npz", size=64).x_train.shape == (30, 1, 64, 64)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8), (40, 50), (3, 61, 40), (32, 32, 3), (32, 32), (33, 31, 3)])
+@pytest.mark.parametrize("size", [32, 64])
+def test_shapes_sizes_and_strides(shape, size, tmp_path):
+    data = D.load(npz(tmp_path / "mine.npz", shape=shape), size=size)
+    channels = 3 if 3 in shape else 1
+    for x, n in ((data.x_train, 30), (data.x_test, 6)):
+        assert x.shape == (n, channels, size, size) and x.dtype == torch.uint8
+        assert x.permute(0, 2, 3, 1).is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    batch = data.images(torch.tensor([3, 1]))
+    assert batch.dtype == torch.float32 and batch.permute(0, 2, 3, 1).is_contiguous()
+    assert torch.equal(batch, D.normalise(data.x_train[[3, 1]])) and batch.min() >= -1 and batch.max() <= 1
+
+
+def test_channels_first_and_last_are_the_same_data(tmp_path):
+    first = D.load(npz(tmp_path / "first.npz", x_train=X.transpose(0, 3, 1, 2).copy(), x_test=X[:6].transpose(0, 3, 1, 2).copy()))
+    last = D.load(npz(tmp_path / "last.npz", x_train=X, x_test=X[:6]))
+    fortran = D.load(npz(tmp_path / "fortran.npz", x_train=np.asfortranarray(X), x_test=X[:6]))
+    assert first.fingerprint == last.fingerprint == fortran.fingerprint and first.name == "first"
+
+
+def test_the_centre_is_cut_out(tmp_path):
+    x = np.zeros((30, 8, 20), np.uint8)
+    x[:, :, 6:14] = np.random.default_rng(0).integers(1, 256, (30, 8, 8))
+    data = D.load(npz(tmp_path / "mine.npz", x_train=x, x_test=x[:6]), size=8)
+    assert torch.equal(data.x_train[:, 0], torch.from_numpy(x[:, :, 6:14]))
+
+
+def test_held_out_images_are_a_fixed_stratified_tenth(tmp_path):
+    y = np.repeat([0, 1, 2], [100, 60, 40])
+    x = np.arange(200, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    path = npz(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=None, y_test=None, names=np.array([f"{i}.jpg" for i in range(200)]))
+    one, two = D.load(path, size=8), D.load(path, size=8)
+    assert one.y_test.bincount().tolist() == [10, 6, 4] and one.y_train.bincount().tolist() == [90, 54, 36]
+    train, test = one.x_train[:, 0, 0, 0].tolist(), one.x_test[:, 0, 0, 0].tolist()
+    assert sorted(train + test) == list(range(200)) and train == sorted(train)
+    assert one.names_train == [f"{i}.jpg" for i in train] and one.names_test == [f"{i}.jpg" for i in test]
+    assert one.fingerprint == two.fingerprint and "held out" in one.caveat
+
+
+def test_a_folder_of_images(tmp_path):
+    folder = picture_folder(tmp_path / "my pets", classes=["dog", "cat"], each=10, size=(40, 36))
+    for hidden in (".DS_Store", "dog/.hidden", "cat/Thumbs.db"): written(folder / hidden, b"1")
+    written(folder / "README.txt", b"about these")
+    before = footprint(tmp_path)
+    data = D.load(str(folder))
+    assert footprint(tmp_path) == before
+    assert (data.class_names, data.channels, len(data), len(data.x_test), data.name) == (["cat", "dog"], 3, 18, 2, "my_pets")
+    for i in (0, 17):
+        with Image.open(folder / data.names_train[i]) as image:
+            square = np.asarray(image.crop((2, 0, 38, 36)).resize((32, 32), Image.Resampling.BILINEAR))
+        assert np.abs(data.x_train[i].permute(1, 2, 0).numpy().astype(int) - square).max() <= 1
+        assert data.names_train[i].startswith(data.class_names[data.y_train[i]])
+    assert D.load(picture_folder(tmp_path / "grey", mode="L")).channels == 1
+    picture(tmp_path / "grey" / "bee" / "coloured.png")
+    assert D.load(tmp_path / "grey").channels == 3
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    folder = picture_folder(tmp_path / "pictures", size=(32, 32))
+    x = np.zeros((32, 32, 3), np.uint8)
+    x[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(x).save(folder / "ant" / "a.png", exif=exif)
+    data = D.load(folder)
+    everything = dict(zip(data.names_train + data.names_test, torch.cat([data.x_train, data.x_test])))
+    assert everything["ant/a.png"][:, 24:].min() == 255 and everything["ant/a.png"][:, :24].max() == 0
+
+
+def test_quantise_inverts_normalise_exactly():
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(D.quantise(D.normalise(every)), every) and torch.equal(D.quantise(D.normalise(every).double()), every)
+    assert D.quantise(torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0])).tolist() == [0, 0, 128, 255, 255]
+    for bad in (torch.tensor([float("nan")]), torch.tensor([float("inf")]), every):
+        with pytest.raises(ValueError): D.quantise(bad)
+    x = D.normalise(every)
+    with pytest.raises(ValueError): D.normalise(x)
+    assert x.max() == 1, "the argument must not be changed"
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    return D.load(npz(tmp_path_factory.mktemp("mine") / "mine.npz", n=130, classes=3, names=np.array([f"{i}.jpg" for i in range(130)])), size=8)
+
+
+def test_the_order_is_a_pure_function(mine):
+    first = mine.order(3, seed=5)
+    torch.manual_seed(1); np.random.seed(1)
+    state = torch.get_rng_state()
+    for epoch in range(6): mine.order(epoch, seed=epoch)
+    again = mine.order(3, seed=5)
+    assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state)
+    again[:] = 0
+    assert torch.equal(mine.order(3, seed=5), first) and sorted(first.tolist()) == list(range(130))
+    assert len({tuple(mine.order(epoch, seed).tolist()) for epoch in range(5) for seed in range(5)}) == 25
+
+
+def test_batches_drop_the_last_incomplete_one(mine):
+    assert [len(x) for x, _ in mine.batches(64, seed=0)] == [64, 64]
+    assert [len(x) for x, _ in mine.subset(65, seed=0).batches(64, seed=0)] == [64]
+    assert [len(x) for x, _ in mine.batches(130, seed=0)] == [130]
+    drawn = torch.cat([x for x, _ in mine.batches(64, seed=2, epoch=1)])
+    assert torch.equal(drawn, mine.images(mine.order(1, seed=2)[:128]))
+    for wrong in (131, 0, -1):
+        with pytest.raises(ValueError, match="130"): next(mine.batches(wrong, seed=0))
+
+
+def test_a_batch_carries_its_labels_or_conditions(mine):
+    index = mine.order(0, seed=0)[:10]
+    assert torch.equal(next(mine.batches(10, seed=0))[1], mine.y_train[index])
+    _, s = next(mine.labelled().batches(10, seed=0))
+    assert torch.equal(s.argmax(1), mine.y_train[index]) and s.shape == (10, 3) and s.dtype == torch.float32 and s.sum() == 10
+
+
+def test_conditions_that_do_not_fit_are_refused(mine):
+    fits = mine.with_condition(np.ones((130, 4)), np.ones((6, 4)))
+    assert fits.s_train.dtype == torch.float32 and fits.s_test.shape == (6, 4) and mine.s_train is None
+    for train, test in ((np.ones((129, 4)), np.ones((6, 4))), (np.ones((130, 4)), np.ones((6, 5))), (np.ones(130), np.ones(6)),
+                        (np.ones((130, 4)), np.ones((7, 4))), (np.full((130, 4), np.nan), np.ones((6, 4)))):
+        with pytest.raises(ValueError, match="allowed"): mine.with_condition(train, test)
+
+
+def test_subsets_are_stratified_and_nested(mine):
+    data = mine.labelled()
+    kept = {n: data.subset(n, seed=1) for n in (3, 4, 60, 65, 129, 130)}
+    for n, part in kept.items():
+        counts = part.y_train.bincount(minlength=3)
+        assert len(part) == n and counts.min() >= 1 and counts.max() - counts.min() <= 2
+        index = [int(name.removesuffix(".jpg")) for name in part.names_train]
+        assert index == sorted(index) and torch.equal(part.x_train, data.x_train[index]) and torch.equal(part.s_train, data.s_train[index])
+        assert part.x_train.is_contiguous(memory_format=torch.channels_last) and torch.equal(part.x_test, data.x_test)
+    assert set(kept[60].names_train) < set(kept[65].names_train) < set(kept[129].names_train)
+    assert kept[130].fingerprint == data.fingerprint != kept[129].fingerprint
+    assert data.subset(60, seed=1).fingerprint == kept[60].fingerprint != data.subset(60, seed=2).fingerprint
+    for wrong in (0, 2, 131):
+        with pytest.raises(ValueError, match="n_train"): data.subset(wrong, seed=1)
+
+
+def test_the_fingerprint_sees_every_array(mine):
+    from dataclasses import replace
+    x = mine.x_test.clone()
+    x[0, 0, 0, 0] ^= 1
+    others = [replace(mine, x_test=x), replace(mine, y_train=mine.y_train.flip(0)), mine.labelled()]
+    assert len({mine.fingerprint, *(data.fingerprint for data in others)}) == 4
+    assert mine.to("cpu").fingerprint == mine.fingerprint and len(mine.fingerprint) == 64
+
+
+def test_wrong_splits_are_refused(mine):
+    assert torch.equal(mine.images([2], "test"), D.normalise(mine.x_test[2:3]))
+    with pytest.raises(ValueError, match="split"): mine.images([0], "valid")
+
+
+@settings(max_examples=100, deadline=None)
+@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=60), seed=st.integers(0, 2**31 - 1), share=st.floats(0.05, 0.95))
+def test_every_prefix_is_stratified(labels, seed, share):
+    order = D.stratified(labels, seed)
+    n = int(share * len(labels))
+    counts, all_counts = (np.bincount(np.asarray(labels)[part], minlength=5) for part in (order[:n], order))
+    assert sorted(order) == list(range(len(labels)))
+    assert np.abs(counts - all_counts * n / len(labels)).max() <= 2.5
