@@ -418,7 +418,7 @@ def assigned(source):
              for target in getattr(node, "targets", [getattr(node, "target", None)])]
     return {target.id: annotated for target, annotated in pairs if isinstance(target, ast.Name)}
 
-# %% ../nbs/07_config.ipynb #e6b1eec1
+# %% ../nbs/07_config.ipynb #61cc0be6
 def plain_names(namespace, settings):
     "The `settings` in `namespace`, and other names with plain values; without private names, constants and IPython's own."
     return [name for name, value in namespace.items() if name in settings or isinstance(value, (type(None), bool, int, float, str, list, tuple))
@@ -431,7 +431,7 @@ def parameter_names(namespace, settings):
     checks = [i for i, source in enumerate(sources) if "notebook_parameters(" in source]
     defaults = [i for i, cell in enumerate(cells) if any(cell.get(name) for name in settings)]
     if not checks: return plain_names(namespace, settings), list(settings)    # no history: a script, or a runner that keeps none
-    injected = [i for i, source in enumerate(sources[:checks[0]]) if source.lstrip().startswith("# Parameters")]
+    injected = [i for i, source in enumerate(sources[:checks[0]]) if source.lstrip().startswith("# Parameters") and i not in defaults]
     before = [i for i in defaults if i < checks[0]]
     if injected and (not before or before[-1] > injected[-1]):
         refuse("parameters", sorted(cells[injected[-1]]), "these values were lost, for the notebook's defaults ran after them; exactly one cell, that of the defaults, must carry the tag parameters")
