@@ -228,12 +228,12 @@ def train_classifier(data, seed=0, epochs=None, path=None, width=None):
     if path is not None: save_classifier(trained, path)
     return announce(trained, data, "trained")
 
-# %% ../nbs/04_metrics.ipynb #c8490317
+# %% ../nbs/04_metrics.ipynb #ca83eeff
 def announce(classifier, data, how):
     "Print the one line that stands beside everything the classifier says; returns the classifier, on the device of `data`."
     print(f"classifier {how}: test accuracy {classifier.test_accuracy:.4f} on {len(data.x_test):,} real test images"
           f" ({classifier.recipe['epochs']} epochs, {classifier.seconds:.0f} s)")
-    classifier.net.to(data.x_train.device)
+    classifier.net.to(data.x_train.device, memory_format=torch.channels_last)
     return classifier
 
 # %% ../nbs/04_metrics.ipynb #2f16b09d
