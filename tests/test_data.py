@@ -180,6 +180,19 @@ def encrypted(path):
     return path
 
 
+def renamed_in_directory(path):
+    "Class names that the archive's directory calls something else, so that they would silently not be found."
+    content = npz(path, class_names=np.array(["a", "b", "c"])).read_bytes()
+    head, tail = content.rsplit(b"class_names.npy", 1)
+    return written(path, head + b"clasz_names.npy" + tail)
+
+
+class Trap:
+    "Unpickling one makes the folder of its name."
+    def __init__(self, folder): self.folder = folder
+    def __reduce__(self): return os.mkdir, (str(self.folder),)
+
+
 def written(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -247,6 +260,9 @@ BAD_FILES = {  # what makes the bad source in a folder, and words that the refus
     "a folder in the archive": (lambda p: archive(p / "x.npz", [("data/" + k, v) for k, v in parts()]), ["x.npz", "data/x_train.npy"]),
     "a member that is no array": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": b"hello"})), ["x.npz"]),
     "a member that is a pickle": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": pickle.dumps(X)})), ["x.npz"]),
+    "a trap in a pickle": (lambda p: npz(p / "x.npz", x_train=np.array([Trap(p / "sprung")] * 30, dtype=object)), ["x.npz", "x_train.npy"]),
+    "an array twice": (lambda p: archive(p / "x.npz", parts() + [("y_test.npy", member(Y[:6]))]), ["x.npz", "y_test.npy"]),
+    "a directory that disagrees": (lambda p: renamed_in_directory(p / "x.npz"), ["x.npz", "clasz_names.npy"]),
     "a program in the archive": (lambda p: archive(p / "x.npz", parts() + [("setup.py", b"1")]), ["x.npz", "setup.py"]),
     "a shape too small for its bytes": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 8, 6, 3))})), ["x.npz", "bytes"]),
     "a shape too large for its bytes": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 9, 8, 3))})), ["x.npz"]),
@@ -283,6 +299,7 @@ BAD_FILES = {  # what makes the bad source in a folder, and words that the refus
 }
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_bad_files_are_refused(kind, tmp_path):
     make, words = BAD_FILES[kind]
@@ -707,6 +724,13 @@ def test_the_fingerprint_sees_every_array(mine):
 def test_wrong_splits_are_refused(mine):
     assert torch.equal(mine.images([2], "test"), D.normalise(mine.x_test[2:3]))
     with pytest.raises(ValueError, match="split"): mine.images([0], "valid")
+
+
+def test_small_classes_are_last_to_be_held_out_and_first_to_be_kept(tmp_path):
+    y = np.repeat([0, 1, 2], [100, 97, 3])
+    assert np.bincount(y[D.stratified(y, seed=0)[:20]], minlength=3).tolist() == [10, 10, 0]
+    data = D.load(npz(tmp_path / "mine.npz", n=200, y_train=y), size=8)
+    assert data.subset(3, seed=0).y_train.tolist() == [0, 1, 2] and data.subset(20, seed=0).y_train.bincount().tolist() == [10, 9, 1]
 
 
 @settings(max_examples=100, deadline=None)
