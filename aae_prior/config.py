@@ -159,12 +159,12 @@ def setting(default, allowed, meaning, provenance="assumed", by="", unit="", tra
 
 SWITCH, COUNT, WEIGHT, FACTOR = OneOf((True, False)), Between(1, 10**9), Between(0, 10**6), Between(0, 10**6, "low")
 
-# %% ../nbs/07_config.ipynb #55c52e7b
+# %% ../nbs/07_config.ipynb #2577d02c
 @dataclass(frozen=True, kw_only=True)
 class _What:
     dataset: str = setting("digits", DatasetName(), "data set: a name or a path")
     preset: str = setting("quick", OneOf(("smoke", "quick", "cpu", "paper")), "how long and how wide; each of its values can be overridden", trains=False)
-    model: str = setting("ours", OneOf(("ours", "maae", "aae")), "ours, or a baseline: maae (prior fixed, no code generator), aae (also pixel error and no image discriminator)", "paper")
+    model: str = setting("ours", OneOf(("ours", "maae", "aae")), "learned prior or a baseline; maae has no code generator, aae also has pixel error and no image discriminator", "paper")
     condition: str = setting(None, OneOf(("none", "label", "category", "text")), "what s is", "paper", by="label; for aae none")
     device: str = setting("auto", DeviceName(), "where to compute", trains=False)
     seed: int = setting(0, Between(0, 2**31 - 1), "of everything random")
