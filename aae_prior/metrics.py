@@ -249,7 +249,7 @@ def label_consistency_per_class(predictions, labels):
     right, labels = as_predictions(predictions, labels) == labels.cpu(), labels.cpu()
     return torch.stack([right[labels == k].double().mean() for k in range(int(labels.max()) + 1)])
 
-# %% ../nbs/04_metrics.ipynb #a5a452a0
+# %% ../nbs/04_metrics.ipynb #0cd19a88
 def spaced(rows, n):
     "`n` evenly spaced ones of `rows`, or all if there are no more; data that is sorted by class stays balanced."
     if len(rows) <= n: return rows
@@ -258,7 +258,7 @@ def spaced(rows, n):
 def mean_pairwise_distance(features, limit=1000):
     "Mean Euclidean distance over all pairs of rows of `(N, D)`, N >= 2; of more than `limit` rows, that many evenly spaced ones."
     if len(features) < 2: raise ValueError(f"a distance between images needs at least 2 of them, got {len(features)}")
-    return functional.pdist(spaced(features, limit).double()).mean().item()
+    return functional.pdist(spaced(features, limit).cpu().double()).mean().item()
 
 def diversity(features_fake, labels_fake, features_real, labels_real):
     """Within-class diversity of generated images as a share of real images', `(K,)`: 0 collapsed, 1 like real data, may exceed 1 (Fig. 8).
@@ -267,7 +267,7 @@ def diversity(features_fake, labels_fake, features_real, labels_real):
     `labels_*` `(N,)`: the label each image was drawn for, and the real label. ValueError names a class with fewer than 2 images on either side."""
     shares = []
     for k in range(int(labels_real.max()) + 1):
-        fake, real = features_fake[labels_fake == k], features_real[labels_real == k]
+        fake, real = features_fake[labels_fake.cpu() == k], features_real[labels_real.cpu() == k]
         if len(fake) < 2 or len(real) < 2:
             raise ValueError(f"diversity needs 2 images of every class, class {k} has {len(fake)} generated and {len(real)} real ones")
         shares.append(mean_pairwise_distance(fake) / mean_pairwise_distance(real))
@@ -281,26 +281,26 @@ def pairwise_diversity(images, limit=1000):
     x = to_float(images)
     return mean_pairwise_distance(x.flatten(1), limit) / math.sqrt(x[0].numel())
 
-# %% ../nbs/04_metrics.ipynb #e639877b
+# %% ../nbs/04_metrics.ipynb #4cd96acb
 def sharpness(images):
     """Variance of the Laplacian of each image (mean over channels, pixels in [-1, 1]), averaged over the images: >= 0 (Fig. 5).
 
     `images` as `check_images` wants them, at least 3x3 pixels. The ratio to the sharpness of real images is what is printed."""
     kernel = torch.tensor([[0., 1., 0.], [1., -4., 1.], [0., 1., 0.]], device=images.device).view(1, 1, 3, 3)
     grey = to_float(images).mean(1, keepdim=True)
-    return functional.conv2d(grey, kernel).flatten(1).var(1, unbiased=False).double().mean().item()
+    return functional.conv2d(grey, kernel).flatten(1).var(1, unbiased=False).cpu().double().mean().item()
 
 def relative_sharpness(real, fake):
     "`sharpness(fake) / sharpness(real)`: 1 as sharp as real images, below 1 blurred, above 1 noisy (Fig. 5)."
     return sharpness(fake) / sharpness(real)
 
-# %% ../nbs/04_metrics.ipynb #101df8e0
+# %% ../nbs/04_metrics.ipynb #9c799dbe
 def reconstruction_error(x, x_rec):
     """Mean squared pixel difference of images and their reconstructions, pixels in [-1, 1]: 0 (equal) to 4 (Figs. 5, 6).
 
     Both `(N, C, H, W)`, uint8 or float in [-1, 1]; ValueError when the shapes differ."""
     if x.shape != x_rec.shape: raise ValueError(f"images and reconstructions differ in shape: {tuple(x.shape)} and {tuple(x_rec.shape)}")
-    return (to_float(x) - to_float(x_rec).to(x.device)).square().double().mean().item()
+    return (to_float(x) - to_float(x_rec).to(x.device)).square().mean((1, 2, 3)).cpu().double().mean().item()
 
 # %% ../nbs/04_metrics.ipynb #6ff78d8c
 def check_probabilities(probabilities):

@@ -36,7 +36,7 @@ def stripes(): return Stripes()
 
 
 @pytest.fixture(scope="module")
-def classifier(stripes): return train_classifier(stripes, epochs=20, width=8)
+def classifier(stripes): return train_classifier(stripes, epochs=10, width=8)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_classifier_refuses_what_it_cannot_take(stripes):
 
 
 def test_colour_classifier_trains():
-    assert train_classifier(Stripes(channels=3), epochs=12, width=8).test_accuracy > 0.9
+    assert train_classifier(Stripes(channels=3), epochs=6, width=8).test_accuracy > 0.9
 
 
 def test_augmentation_moves_by_at_most_its_reach():
