@@ -41,17 +41,17 @@ def quantise(x: torch.Tensor) -> torch.Tensor:
     if not x.isfinite().all(): raise ValueError("quantise was given images with NaN or infinite pixels; allowed: finite values in [-1, 1]")
     return ((x.to(torch.float32) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #275e9f56
+# %% ../nbs/00_data.ipynb #924f2660
 def stratified(labels, seed: int, offset: float = 0.5) -> np.ndarray:
     "Permutation (N,) of the indices of `labels` (N, whole numbers from 0), each prefix of which holds the classes in their shares."
     labels = np.asarray(labels)
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    generator = np.random.RandomState(seed)  # its stream is frozen, so a split is the same under every numpy
+    shuffled = generator.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     position = (rank + offset) / np.repeat(counts, counts)
-    shuffle_ties = np.random.default_rng([seed, 1]).permutation(len(labels))
-    return by_class[np.lexsort((shuffle_ties, position))]
+    return by_class[np.lexsort((generator.permutation(len(labels)), position))]  # equal positions in any order
 
 # %% ../nbs/00_data.ipynb #6d7c120d
 def _nhwc(pixels: torch.Tensor) -> torch.Tensor:
@@ -302,7 +302,7 @@ def _digits() -> dict[str, np.ndarray]:
     test, train = np.sort(order[:360]), np.sort(order[360:])
     return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
 
-# %% ../nbs/00_data.ipynb #f728c9c6
+# %% ../nbs/00_data.ipynb #0f03a7aa
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test", "classes", "class_names", "names", "names_test", "caveat")
 
 
@@ -321,8 +321,10 @@ def _from_npz(path: Path) -> dict[str, np.ndarray]:
     name = "the archive"
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in (names := archive.namelist()):
-                if not re.fullmatch(r"\w+\.npy", name) or names.count(name) > 1: raise ValueError("not the plain, single name of an array")
+            names = archive.namelist()
+            if len(set(names)) < len(names): raise ValueError("two arrays have one name")
+            for name in names:
+                if not re.fullmatch(r"\w+\.npy", name): raise ValueError("not the plain name of an array")
                 archive.open(name).close()  # compares the two places where an archive keeps the name
             return {key: _member(archive, name) for key in _ARRAYS if (name := key + ".npy") in names}
     except Exception as error:
@@ -459,15 +461,16 @@ def _stage(name: str, root: Path, folder: str) -> list[str]:
         shutil.copyfile(root / file, Path(folder, file))
     return missing
 
-# %% ../nbs/00_data.ipynb #6a0739c3
+# %% ../nbs/00_data.ipynb #5fbdc923
 def _made(name: str, root: Path, folder: str) -> Path:
     "The complete array file of a known data set, made in `folder`; FileNotFoundError with the ways out where that cannot be."
     missing = _stage(name, root, folder)
     try:
         with _download_manners(): arrays = _torchvision(name, folder)
     except Exception as error:
+        files = _listed(missing or list(_archives(name)))
         raise _refusal(root, f"data set {name} was not found in this folder and could not be downloaded ({error}). Either place there "
-                             f"{name}.npz (arrays {', '.join(_ARRAYS[:4])}) or the published files {_listed(missing)}, or name the folder "
+                             f"{name}.npz (arrays {', '.join(_ARRAYS[:4])}) or the published files {files}, or name the folder "
                              "that has them with root or AAE_PRIOR_DATA; or connect to the network once", FileNotFoundError) from None
     np.savez(Path(folder, "complete.npz"), **arrays)
     return Path(folder, "complete.npz")
@@ -482,7 +485,8 @@ def _fetch(name: str, root: Path) -> None:
             file = _made(name, root, folder)
             if not os.path.lexists(root / f"{name}.npz"): file.replace(root / f"{name}.npz")
     except OSError as error:
-        if new and root.is_dir(): root.rmdir()
+        if new:
+            with contextlib.suppress(OSError): root.rmdir()
         if isinstance(error, FileNotFoundError): raise
         raise _refusal(root, f"data set {name} is not in this folder, which cannot be written ({_reason(error)}); "
                              "name another with root or AAE_PRIOR_DATA", OSError) from None
@@ -501,13 +505,15 @@ def _path(source: str) -> Path:
     raise ValueError(f"data set {source!r} is not known{hint}; allowed: {', '.join(NAMES)}, or the path of an .npz file "
                      "or of a folder of images with one sub-folder a class")
 
-# %% ../nbs/00_data.ipynb #72323c99
+# %% ../nbs/00_data.ipynb #52e2edc7
 def load(name_or_path, root=None, size: int = 32) -> Data:
     """A data set as `Data` with images of size x size pixels (8 to 512).
 
-    `name_or_path`: digits, mnist, fashion_mnist, svhn, cifar10, flowers102; or the path of an .npz file with x_train, y_train (x_test, y_test), or of a
-    folder of images with one sub-folder a class. `root`: folder of the known data sets, default $AAE_PRIOR_DATA, else the user's cache folder.
-    Raises ValueError, FileNotFoundError or OSError of one line for a source that is not there or not as it should be; no other data take its place."""
+    `name_or_path`: digits, mnist, fashion_mnist, svhn, cifar10, flowers102; or the path of an .npz file with uint8 x_train and
+    whole-number y_train (x_test and y_test may be there too), or of a folder of images with one sub-folder a class.
+    `root`: folder of the known data sets, default $AAE_PRIOR_DATA, else aae_prior in the user's cache folder.
+    Raises ValueError, FileNotFoundError or OSError of one line for a source that is not there or not as it should be;
+    no other data take its place, and no file of the user's is written."""
     if size not in range(8, 513): raise ValueError(f"size is {size!r}; allowed: whole numbers from 8 to 512")
     name = str(name_or_path)
     classes = 102 if name == "flowers102" else 10  # of the known data sets
