@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tokenize
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import nbformat
@@ -25,10 +27,11 @@ MODULES = sorted(file for file in (ROOT / "aae_prior").glob("*.py") if not file.
 BASE = {"data", "networks", "losses", "metrics", "plots", "config"}
 ALLOWED = {name: set() for name in BASE} | {
     "training": {"networks", "losses"},
+    "diagrams": {"plots"},
     "text": {"data"},
     "runs": BASE | {"training", "text"},
-    "results": BASE | {"training", "text", "runs"},
-    "sweep": BASE | {"training", "text", "runs", "results"},
+    "results": BASE | {"runs"},
+    "sweep": BASE | {"runs", "results"},
 }
 
 
@@ -182,6 +185,27 @@ def siblings(module):
 @each_module
 def test_dependencies_point_one_way(module):
     assert set(siblings(module)) <= ALLOWED[module.stem]
+
+
+def normal(distribution):
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.fixture(scope="session")
+def imports_of():
+    "Import name -> the distributions that bring it."
+    return {name: {normal(source) for source in sources} for name, sources in packages_distributions().items()}
+
+
+@each_module
+def test_imported_packages_are_declared(module, imports_of):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {normal(re.match(r"[\w-]+", line)[0]) for line in project["dependencies"]}
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
+            [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"aae_prior"}:
+            assert imports_of.get(name, set()) & declared, f"{name} is not declared in pyproject.toml"
 
 
 @each_module
