@@ -172,15 +172,15 @@ class _What:
     out_dir: str = setting(None, None, "folder of pictures and rows", by="out/ and the notebook's name", trains=False)
     publish: bool = setting(False, SWITCH, "also write figures/ and its results.csv; never with preset smoke", trains=False)
 
-# %% ../nbs/07_config.ipynb #4cfe047c
+# %% ../nbs/07_config.ipynb #a05083d5
 @dataclass(frozen=True, kw_only=True)
 class _Training(_What):
     epochs: float = setting(None, FACTOR, "passes over the data, instead of steps", by="steps", unit="epochs")
     steps: int = setting(None, COUNT, "updates of all networks", by="the preset's, unless epochs is given", unit="steps")
     n_train: int = setting(None, COUNT, "use only this many training images, the same share of each class", by="all", unit="images")
     batch_size: int = setting(64, Between(2, 4096), "images per step", unit="images")
-    lr: float = setting(2e-4, Between(0, 1, "both"), "learning rate of enc, dec and CG")
-    lr_D: float = setting(2e-4, Between(0, 1, "both"), "learning rate of D_I, D_C and Q")
+    lr: float = setting(5e-4, Between(0, 1, "both"), "learning rate of enc, dec and CG", "tuned")
+    lr_D: float = setting(5e-4, Between(0, 1, "both"), "learning rate of D_I, D_C and Q", "tuned")
     beta1: float = setting(0.5, Between(0, 1, "high"), "Adam's decay of the mean gradient")
     beta2: float = setting(0.999, Between(0, 1, "high"), "Adam's decay of the mean squared gradient")
     ema: float = setting(0.0, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off")
@@ -215,11 +215,11 @@ class _Networks(_Losses):
     eval_every: int = setting(None, COUNT, "steps between evaluations", by="a tenth of the run", unit="steps")
     n_eval: int = setting(1000, Between(1, 10**6), "images per class for the label metrics", unit="images", trains=False)
 
-# %% ../nbs/07_config.ipynb #e9597a3a
+# %% ../nbs/07_config.ipynb #91fae0af
 PRESETS = dict(
     smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20),   # seconds: does it run?
-    quick=dict(steps=1200, width=0.25),                           # minutes on any CPU
-    cpu=dict(steps=8500, width=0.5),                              # hours on a few cores
+    quick=dict(steps=600, width=0.25),                            # minutes on any CPU
+    cpu=dict(steps=2000, width=0.5),                              # an hour or less on any CPU
     paper=dict(steps=100_000, width=1.0))                         # full width, full length: a GPU
 CODE_DIM = dict(none=64, label=64, category=100, text=128)
 NOISE_DIM = dict(label=64, category=100, text=300)                # 10 + 54, 10 + 90, 200 + 100; none: as long as the code

@@ -152,7 +152,7 @@ def test_preset_is_shadowed_by_nothing_but_a_given_value(preset):
 
 def test_presets_and_defaults_are_those_documented():
     assert [(c.steps, c.width, c.batch_size, c.n_eval) for c in map(lambda p: Config(preset=p), PRESETS)] == [
-        (4, 0.125, 32, 20), (1200, 0.25, 64, 1000), (8500, 0.5, 64, 1000), (100_000, 1.0, 64, 1000)]
+        (4, 0.125, 32, 20), (600, 0.25, 64, 1000), (2000, 0.5, 64, 1000), (100_000, 1.0, 64, 1000)]
     assert [(c.code_dim, c.noise_dim) for c in (Config(condition=s) for s in ("none", "label", "category", "text"))] == [(64, 64), (64, 64), (100, 100), (128, 300)]
     assert Config(condition="none", code_dim=8).noise_dim == 8 and Config(model="maae", code_dim=200).noise_dim == 200
 
