@@ -26,8 +26,6 @@ def joined(text):
 
 def output(out):
     "One output as markdown: streams and plain results as a block of text, markdown as it is."
-    if out["output_type"] == "error":
-        raise ValueError(f"{SOURCE}: a cell failed ({out['ename']}); run the notebook again, then render it")
     data = out.get("data", {"text/plain": out.get("text", "")})
     if "text/markdown" in data:
         return from_root(joined(data["text/markdown"]).strip())
@@ -49,6 +47,9 @@ def parts(cell):
 def render(root=ROOT):
     "The text of README.md."
     cells = NBProcessor(root / SOURCE).nb.cells
+    for out in (out for cell in cells for out in cell.get("outputs", [])):      # of hidden cells as well
+        if out["output_type"] == "error":
+            raise ValueError(f"{SOURCE}: a cell failed ({out['ename']}); run the notebook again, then render it")
     return "\n\n".join([NOTE] + [part for cell in cells for part in parts(cell) if part]) + "\n"
 
 
