@@ -169,7 +169,7 @@ def fit_classifier(net, data, epochs, seed, batch=128, lr=4e-3):
             cycle.step()
     return net.eval()
 
-# %% ../nbs/04_metrics.ipynb #b078770a
+# %% ../nbs/04_metrics.ipynb #16a2ca07
 def save_classifier(classifier, path):
     "Write weights and facts into the one safetensors file `path`, atomically: another process sees the old file or the whole new one."
     path = Path(path)
@@ -181,7 +181,7 @@ def save_classifier(classifier, path):
     os.replace(partial, path)
 
 def load_classifier(path, recipe):
-    "The classifier in `path` if it was made by `recipe`; else ValueError with the reason (other recipe, or not a classifier file)."
+    "The classifier in `path` if it was made by `recipe`; else ValueError with the reason (other recipe or network, or not a classifier file)."
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
@@ -190,7 +190,8 @@ def load_classifier(path, recipe):
     other = sorted(k for k in recipe if facts["recipe"].get(k) != recipe[k])
     if other: raise ValueError(f"{path} holds a classifier with another {', '.join(other)}")
     net = ClassifierNet(recipe["channels"], recipe["classes"], recipe["size"], recipe["width"])
-    net.load_state_dict(weights)
+    try: net.load_state_dict(weights)
+    except RuntimeError: raise ValueError(f"{path} holds the weights of another network") from None
     return Classifier(net.eval(), **facts)
 
 # %% ../nbs/04_metrics.ipynb #6cce91af
@@ -204,17 +205,20 @@ def as_predictions(predictions, labels):
         raise ValueError(f"one prediction a label is needed, got {len(predictions)} predictions and {len(labels)} labels")
     return (predictions.argmax(1) if predictions.ndim == 2 else predictions).cpu()
 
-# %% ../nbs/04_metrics.ipynb #741f24d5
+# %% ../nbs/04_metrics.ipynb #36a29d8a
 def train_classifier(data, seed=0, epochs=None, path=None, width=None):
     """A `Classifier` of `data`, trained, or loaded from `path` when that file was made by the same recipe; prints its test accuracy.
 
     `data` has `x_train y_train x_test y_test` (uint8 `(N, C, size, size)`, int64), `classes`, `fingerprint` and
     `images(index, split)` -> floats in [-1, 1]; `name` if it has one. Grey images get `width` 16 and 4 `epochs`, colour ones 24 and 12, small
-    data more epochs, so that 20,000 images are seen. A file of another recipe is replaced. ValueError: no test images, or a size the network cannot take."""
+    data more epochs, so that 20,000 images are seen. A file of another recipe is replaced. ValueError: no test images, epochs < 1, a size
+    the network cannot take."""
     n, channels, size, _ = data.x_train.shape
     if len(data.x_test) == 0: raise ValueError("the classifier needs test images: its test accuracy stands beside all it says")
+    if epochs is not None and epochs < 1: raise ValueError(f"epochs must be 1 or more, got {epochs}")
     epochs, width = epochs or max(4 if channels == 1 else 12, math.ceil(20_000 / n)), width or (16 if channels == 1 else 24)
-    recipe = dict(data=getattr(data, "name", "data"), fingerprint=data.fingerprint, channels=channels, size=size, classes=data.classes, seed=seed, epochs=epochs, width=width)
+    recipe = dict(data=getattr(data, "name", "data"), fingerprint=data.fingerprint, channels=channels, size=size, classes=data.classes,
+                  seed=seed, epochs=epochs, width=width)
     if path is not None and Path(path).exists():
         try: return announce(load_classifier(path, recipe), data, "loaded")
         except ValueError as reason: print(f"{reason}: training a new one")
@@ -518,7 +522,7 @@ def nmi(categories, labels):
     contingency(categories, labels)
     return float(normalized_mutual_info_score(labels.cpu().numpy(), categories.cpu().numpy()))
 
-# %% ../nbs/04_metrics.ipynb #b289f003
+# %% ../nbs/04_metrics.ipynb #fbf928e8
 def nearest(codes, k, chunk=1000):
     "Indices `(N, k)` of each code's `k` nearest other codes."
     found = []
@@ -532,17 +536,19 @@ def knn_purity(codes, labels, k=10):
     """Share of each code's `k` nearest other codes that have its label, averaged: chance (0.1 for ten even classes) to 1 (Figs. 9, 12).
 
     `codes` `(N, D)`, `labels` `(N,)`. ValueError unless N > k."""
-    if len(codes) != len(labels) or len(codes) <= k: raise ValueError(f"{k} neighbours need more than {k} codes with a label each, got {len(codes)} and {len(labels)}")
+    if len(codes) != len(labels) or len(codes) <= k:
+        raise ValueError(f"{k} neighbours need more than {k} codes with a label each, got {len(codes)} and {len(labels)}")
     codes, labels = codes.detach().cpu().float(), labels.cpu()
     return (labels[nearest(codes, k)] == labels[:, None]).double().mean().item()
 
-# %% ../nbs/04_metrics.ipynb #783cea60
+# %% ../nbs/04_metrics.ipynb #1b4ee763
 def silhouette(codes, labels, limit=5000):
     """Mean silhouette of codes `(N, D)` under labels `(N,)`: -1 to 1, 0 for mixed classes, 1 for tight, distant ones (Figs. 9, 12).
 
     Of more than `limit` codes, that many evenly spaced ones. ValueError unless there are 2 labels or more, and fewer than codes."""
     codes, labels = spaced(codes.detach().cpu(), limit), spaced(labels.cpu(), limit)
-    if not 2 <= len(labels.unique()) < len(codes): raise ValueError(f"a silhouette needs at least 2 labels and more codes than labels, got {len(labels.unique())} labels and {len(codes)} codes")
+    if not 2 <= len(labels.unique()) < len(codes):
+        raise ValueError(f"a silhouette needs at least 2 labels and more codes than that, got {len(labels.unique())} labels and {len(codes)} codes")
     return float(silhouette_score(codes.float().numpy(), labels.numpy()))
 
 # %% ../nbs/04_metrics.ipynb #7a25b07b
@@ -568,11 +574,12 @@ def mmd(a, b, seed=0, limit=2000):
     halves = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).chunk(2)
     return Discrepancy(mmd2(a, b, sigma), mmd2(a[halves[0]], a[halves[1]], sigma))
 
-# %% ../nbs/04_metrics.ipynb #ad7118d3
+# %% ../nbs/04_metrics.ipynb #9c129df1
 def two_sample_test(a, b, seed=0, limit=2000):
     """Held-out accuracy of a small network trained to tell codes `a` `(n, D)` from `b` `(m, D)`: 0.5 indistinguishable, 1 separate (Figs. 6, 12).
 
-    As many of each side as the smaller has, at most `limit`; half of each is held out, and chance alone strays from 0.5 by about 0.5 over the root of all that are. ValueError: widths differ, fewer than 20 codes a side, values not finite."""
+    As many of each side as the smaller has, at most `limit`; half of each is held out, and chance alone strays from 0.5 by about 0.5 over
+    the root of all that are. ValueError: widths differ, fewer than 20 codes a side, values not finite."""
     a, b = check_features(a, b, least=20)
     n, rng = min(len(a), len(b), limit), np.random.RandomState(seed)
     a, b = (spaced(x, n).numpy()[rng.permutation(n)] for x in (a, b))

@@ -119,6 +119,9 @@ def test_a_file_cut_short_is_refused(stripes, tmp_path):
     made = train_classifier(stripes, epochs=1, width=4, path=path)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="is not a classifier file"): load_classifier(path, made.recipe)
+    made.net.trunk[0] = torch.nn.Identity()
+    save_classifier(made, path)
+    with pytest.raises(ValueError, match="holds the weights of another network"): load_classifier(path, made.recipe)
 
 
 @pytest.mark.parametrize("channels, size", [(1, 32), (3, 32), (1, 64), (3, 64), (1, 128), (3, 128)])
@@ -129,6 +132,7 @@ def test_classifier_net_takes_every_size(channels, size):
 
 def test_classifier_refuses_what_it_cannot_take(stripes):
     with pytest.raises(ValueError, match="32, 64 or 128, got 48"): ClassifierNet(1, 10, 48)
+    with pytest.raises(ValueError, match="epochs must be 1 or more, got 0"): train_classifier(stripes, epochs=0)
     with pytest.raises(ValueError, match="needs test images"): train_classifier(Stripes(x_test=stripes.x_test[:0], y_test=stripes.y_test[:0]))
 
 
