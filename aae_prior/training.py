@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
-           'condition_dim', 'draw', 'fixed', 'backward', 'update', 'fastest_precision', 'autocast', 'aae_phase',
-           'loss_Q', 'train_D_I', 'prior_phase', 'step', 'follow', 'gradients', 'apply', 'reference_aae_phase',
-           'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'encode', 'reconstruct', 'classify',
-           'sample_noise']
+           'condition_dim', 'draw', 'fixed', 'backward', 'update', 'fastest_precision', 'keep_freed_memory', 'autocast',
+           'aae_phase', 'loss_Q', 'train_D_I', 'prior_phase', 'step', 'follow', 'gradients', 'apply',
+           'reference_aae_phase', 'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'encode',
+           'reconstruct', 'classify', 'sample_noise']
 
-# %% ../nbs/03_training.ipynb #f4149525
+# %% ../nbs/03_training.ipynb #e7590503
 import copy
+import ctypes
 import functools
 import hashlib
 import math
@@ -86,8 +87,10 @@ def sample_condition(config, n, g, device="cpu"):
     if config.condition != "category": return None
     return nnf.one_hot(torch.randint(config.categories, (n,), generator=g, device=device), config.categories).float()
 
-# %% ../nbs/03_training.ipynb #d3bf062d
-def steps_per_epoch(data, config): return len(data) // config.batch_size
+# %% ../nbs/03_training.ipynb #b191f3bb
+def steps_per_epoch(data, config):
+    "Steps of one pass over the data; the last, incomplete batch is left out"
+    return len(data) // config.batch_size
 
 def condition_dim(data, config):
     "Values of s: the classes, the categories, the embedding's length, or 0"
@@ -153,6 +156,15 @@ def fastest_precision(device="cpu"):
         for _ in range(3): nnf.conv2d(x, w, padding=1)
         seconds[name] = time.perf_counter() - start
     return min(seconds, key=seconds.get)
+
+# %% ../nbs/03_training.ipynb #7cdf2cde
+@functools.lru_cache
+def keep_freed_memory():
+    "Let this process reuse freed memory in place of returning it (Linux with glibc: True; elsewhere nothing happens: False)"
+    try: mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError): return False
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3            # their numbers in malloc.h
+    return all([mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 2**28), mallopt(mmap_threshold, 2**30)])
 
 # %% ../nbs/03_training.ipynb #646e9cbc
 def autocast(config, device):

@@ -1,0 +1,216 @@
+"""Algorithm 1: each phase moves its own networks only, and the step equals its plain reference."""
+import copy
+import math
+
+import pytest
+import torch
+
+from aae_prior import training as T
+from aae_prior.config import Config
+from aae_prior.data import load
+from aae_prior.losses import entropy, loss_D, loss_G, loss_MI, loss_rec
+
+SMALL = dict(preset="smoke", batch_size=8, precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def digits(): return load("digits").subset(64, seed=0)
+
+
+def setting(digits, **given):
+    config = Config(**SMALL | given)
+    data = digits.labelled() if config.condition == "label" else digits
+    if config.condition == "text":
+        g = torch.Generator().manual_seed(0)
+        data = digits.with_condition(torch.randn(64, 20, generator=g), torch.randn(len(digits.x_test), 20, generator=g))
+    k = T.condition_dim(data, config)
+    nets = T.build(config, 1, k)
+    return config, data, nets, T.optimisers(nets, config)
+
+
+def changed(nets, phase):
+    before = {k: v.clone() for k, v in nets.state_dict().items()}
+    phase()
+    return {k.split(".")[0] for k, v in nets.state_dict().items() if not torch.equal(v, before[k])}
+
+
+MODELS = [dict(model="ours", condition="label"), dict(model="maae", condition="label"), dict(model="ours", condition="category"),
+          dict(model="ours", condition="none"), dict(model="aae", condition="none", stochastic=True),
+          dict(model="ours", condition="text", noise_dim=60, code_dim=32), dict(model="ours", condition="label", label_to="both")]
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: "-".join(map(str, m.values())))
+def test_a_phase_moves_exactly_its_own_networks(digits, model, update):
+    config, data, nets, opts = setting(digits, **model, update=update)
+    b = T.draw(data, config, 0)
+    F_x = b.x if nets.D_I is None else nets.D_I.features(b.x).detach()
+    assert changed(nets, lambda: T.aae_phase(nets, opts, b, config, F_x)) == {"enc", "dec", "D_C"}
+    if nets.D_I is None: return
+    real = nets.D_I(b.x, b.s)
+    expected = {"dec", "D_I"} | ({"CG"} if config.model == "ours" else set())
+    assert changed(nets, lambda: T.prior_phase(nets, opts, b, config, real)) == expected
+
+
+def test_decoder_can_stay_fixed_in_the_prior_phase(digits):
+    config, data, nets, opts = setting(digits, dec_in_prior_phase=False)
+    b = T.draw(data, config, 0)
+    before = [p.clone() for p in nets.dec.parameters()]
+    T.prior_phase(nets, opts, b, config, nets.D_I(b.x))
+    assert all(torch.equal(a, p) for a, p in zip(before, nets.dec.parameters()))
+
+
+def test_no_gradient_is_left_behind(digits):
+    config, data, nets, opts = setting(digits)
+    T.step(nets, opts, T.draw(data, config, 0), config)
+    assert all(p.grad is None for p in nets.parameters())
+
+
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("model", MODELS + [dict(model="ours", condition="label", rec_as_fake=False, lam=0.3, rec_weight=2.0),
+                                            dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0)],
+                         ids=lambda m: "-".join(map(str, m.values())))
+def test_step_equals_the_reference(digits, model, update, careful):
+    config, data, nets, _ = setting(digits, **model, update=update)
+    other = copy.deepcopy(nets).double()
+    nets = nets.double()
+    opts, other_opts = T.optimisers(nets, config), T.optimisers(other, config)
+    for i in range(2):
+        b = T.draw(data, config, i)
+        b = T.Batch(*[v.double() if torch.is_tensor(v) else v for v in vars(b).values()])
+        log, plain = T.step(nets, opts, b, config), T.reference_step(other, other_opts, b, config, careful)
+        for name, value in plain.items(): torch.testing.assert_close(log[name], value, rtol=1e-10, atol=1e-12)
+    for (name, a), (_, p) in zip(nets.state_dict().items(), other.state_dict().items()):
+        torch.testing.assert_close(a, p, rtol=0, atol=1e-12, msg=name)
+
+
+def test_q_trains_only_its_head_where_asked(digits):
+    config, data, nets, opts = setting(digits, mi_into_D_I=False)
+    b = T.draw(data, config, 0)
+    fakes = [nets.dec(nets.CG(b.z2, b.s2))]
+    T.train_D_I(nets, b, config, nets.D_I(b.x), fakes)
+    trunk = nets.D_I.hidden.weight.grad.clone()
+    nets.zero_grad(set_to_none=True)
+    T.train_D_I(nets, b, config.replace(mi_weight=100.0), nets.D_I(b.x), fakes)
+    torch.testing.assert_close(nets.D_I.hidden.weight.grad, trunk)          # the weight of Q's loss does not reach the trunk
+    assert nets.D_I.q.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name, loss", [("D_C", "L_D_C"), ("D_I", "L_D_I")])
+def test_a_discriminator_step_lowers_its_own_loss(digits, name, loss):
+    config, data, nets, opts = setting(digits, update="simultaneous", lr=1e-6, lr_D=1e-3)
+    b = T.draw(data, config, 0)
+    logs = [T.step(nets, opts, b, config)[loss].item() for _ in range(8)]
+    assert logs[-1] < logs[0]
+
+
+def test_generators_lower_their_losses(digits):
+    config, data, nets, opts = setting(digits, lr=1e-3, lr_D=1e-7)
+    b = T.draw(data, config, 0)
+    logs = [T.step(nets, opts, b, config) for _ in range(12)]
+    for loss in ("L_GAN_C", "L_rec", "L_MI"): assert logs[-1][loss] < logs[0][loss], loss
+
+
+def test_verbatim_discriminator_update_diverges():
+    torch.manual_seed(0)
+    D = T.CodeDiscriminator(2)
+    opt = torch.optim.SGD(D.parameters(), lr=0.1)
+    for _ in range(100):
+        loss = D(torch.randn(64, 2) + 1).sigmoid().log().mean() + (1 - D(torch.randn(64, 2)).sigmoid()).log().mean()
+        opt.zero_grad(); loss.backward(); opt.step()
+        if not loss.isfinite(): return
+    pytest.fail(f"the unbounded update stayed finite: {loss}")
+
+
+def test_draw_is_a_pure_function_and_steps_differ(digits):
+    config, data, *_ = setting(digits)
+    a, again, b = T.draw(data, config, 5), T.draw(data, config, 5), T.draw(data, config, 6)
+    assert torch.equal(a.x, again.x) and torch.equal(a.z, again.z) and torch.equal(a.z2, again.z2)
+    assert not torch.equal(a.z, b.z) and not torch.equal(a.z, a.z2) and not torch.equal(a.x, b.x)
+
+
+def test_an_epoch_sees_every_image_once(digits):
+    config, data, *_ = setting(digits)
+    seen = torch.cat([T.draw(data, config, i).x for i in range(8)]).flatten(1)
+    assert len(seen.unique(dim=0)) == len(data.images(torch.arange(64)).flatten(1).unique(dim=0))
+
+
+def test_global_generators_stay_untouched(digits):
+    before = torch.get_rng_state()
+    config, data, nets, opts = setting(digits)
+    T.step(nets, opts, T.draw(data, config, 0), config)
+    T.sample_noise(config, 4, condition_dim=10)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("size", [1, 63])
+def test_last_batches_of_any_size_can_be_generated(digits, size):
+    config, data, nets, _ = setting(digits)
+    z, s = T.sample_noise(config, 256 + size, condition_dim=10), torch.eye(10)[torch.arange(256 + size) % 10]
+    images = T.generate(nets, z, s)
+    assert len(images) == 256 + size and images.abs().max() <= 1
+    torch.testing.assert_close(T.generate(nets, z[-1:], s[-1:]), images[-1:], atol=1e-5, rtol=0)
+
+
+def test_one_image_more_than_a_batch_trains(digits):
+    config = Config(**SMALL).replace(batch_size=64)
+    data = load("digits").subset(65, seed=0).labelled()
+    nets = T.build(config, 1, 10)
+    log = T.step(nets, T.optimisers(nets, config), T.draw(data, config, 1), config)
+    assert all(v.isfinite() for v in log.values())
+
+
+def test_averaged_weights_follow(digits):
+    config, data, nets, opts = setting(digits, ema=0.5)
+    start = nets.average.dec.image.weight.clone()
+    T.step(nets, opts, T.draw(data, config, 0), config)
+    torch.testing.assert_close(nets.average.dec.image.weight, (start + nets.dec.image.weight) / 2)
+    z, s = T.sample_noise(config, 3, condition_dim=10), torch.eye(10)[:3]
+    average = T.generate(nets, z, s)
+    nets.dec.image.weight.data.zero_()
+    assert torch.equal(average, T.generate(nets, z, s))
+
+
+def test_losses_against_closed_forms():
+    torch.testing.assert_close(loss_D(torch.tensor([1., -2.]), torch.tensor([.5])),
+                               torch.tensor((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2 + math.log1p(math.exp(.5))))
+    torch.testing.assert_close(loss_G(torch.tensor([2.])), torch.tensor(math.log1p(math.exp(-2))))
+    torch.testing.assert_close(loss_G(torch.tensor([2.]), "saturating"), torch.tensor(-math.log1p(math.exp(2))))
+    assert loss_rec(torch.ones(2, 4), torch.zeros(2, 4), 10.0) == 10
+    s = torch.eye(4)
+    assert abs(loss_MI(torch.zeros(4, 4), s).item() - math.log(4)) < 1e-6 and abs(entropy(s) - math.log(4)) < 1e-6
+    assert loss_MI(torch.full((3, 5), 2.), torch.zeros(3, 5), discrete=False) == 4
+    for logit in (-200., 200.):
+        for loss in (lambda l: loss_D(l, torch.zeros(1)), lambda l: loss_D(torch.zeros(1), l), loss_G):
+            l = torch.tensor([logit], requires_grad=True)
+            value = loss(l)
+            value.backward()
+            assert value.isfinite() and (value < 1.5) != (l.grad.abs() > 0.5)     # wrong side: full gradient
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("code", [8, 64, 2000])
+def test_network_shapes(channels, code):
+    x = torch.randn(2, channels, 32, 32)
+    assert T.Encoder(channels, code, width=0.125)(x).shape == (2, code)
+    image = T.Decoder(code, channels, width=0.125)(torch.randn(2, code))
+    assert image.shape == x.shape and image.abs().max() <= 1
+    assert T.CodeGenerator(20, code)(torch.randn(2, 20)).shape == (2, code)
+
+
+def test_sizes_and_other_sizes():
+    for size in (32, 64, 128):
+        x = torch.randn(2, 1, size, size)
+        assert T.Encoder(1, 8, width=0.125, size=size)(x).shape == (2, 8)
+        assert T.Decoder(8, 1, width=0.125, size=size)(torch.randn(2, 8)).shape == x.shape
+        assert T.ImageDiscriminator(1, 3, width=0.125, size=size)(x)[1].shape == (2, 3)
+    for net in (T.Encoder, T.ImageDiscriminator):
+        with pytest.raises(ValueError, match="32, 64 and 128"): net(1, 8, size=48)
+
+
+def test_the_skip_of_a_block_is_live():
+    from aae_prior.networks import DownBlock, UpBlock
+    for block in (DownBlock(4, 8), UpBlock(8, 4)):
+        block(torch.randn(2, block.skip.in_channels, 8, 8)).sum().backward()
+        assert block.skip.weight.grad.abs().sum() > 0
