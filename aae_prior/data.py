@@ -153,7 +153,7 @@ class Data(_Conditioned):
             if tensor is not None: digest.update(tensor.cpu().contiguous().numpy())
         return digest.hexdigest()
 
-# %% ../nbs/00_data.ipynb #ca3660b6
+# %% ../nbs/00_data.ipynb #77ac0d79
 _SMALLEST = 4  # pixels: narrower images are taken for a mistake in the order of the axes
 
 
@@ -168,10 +168,11 @@ def _pixels(where, key: str, x: np.ndarray) -> np.ndarray:
         nan = " (and some are NaN or infinite)" if x.dtype.kind == "f" and not np.isfinite(x).all() else ""
         raise _refusal(where, f"{key} holds {x.dtype} values{nan}; allowed: uint8 pixels 0..255; "
                               "images in [0, 1] become so by (255 * x).round().astype('uint8')")
+    given = x.shape
     if x.ndim == 3: x = x[..., None]
-    if x.ndim == 4 and x.shape[1] in (1, 3) and min(x.shape[2:]) >= _SMALLEST: x = x.transpose(0, 2, 3, 1)
+    if x.ndim == 4 and x.shape[1] in (1, 3): x = x.transpose(0, 2, 3, 1)
     if x.ndim != 4 or x.shape[3] not in (1, 3) or min(x.shape[1:3]) < _SMALLEST:
-        raise _refusal(where, f"{key} has shape {x.shape}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, "
+        raise _refusal(where, f"{key} has shape {given}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, "
                               f"H and W at least {_SMALLEST}")
     if len(x) == 0: raise _refusal(where, f"{key} holds no images; allowed: at least one image a class")
     return np.ascontiguousarray(x)
