@@ -186,16 +186,16 @@ class _Training(_What):
     ema: float = setting(0.0, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off")
     precision: str = setting("auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here")
 
-# %% ../nbs/07_config.ipynb #dad3ae41
+# %% ../nbs/07_config.ipynb #7bb6c5c4
 @dataclass(frozen=True, kw_only=True)
 class _Losses(_Training):
     lam: float = setting(1.0, FACTOR, "lambda, the weight of L_rec for dec")
     rec_weight: float = setting(1.0, WEIGHT, "weight of L_rec for enc", "paper")
     rec_scale: float = setting(10.0, FACTOR, "factor of L_rec, which is a mean over features")
     mi_weight: float = setting(1.0, WEIGHT, "weight of L_MI", "paper")
-    update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first")
+    update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first", "tuned")
     gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating")), "loss of the generators")
-    label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label, who learns which label a real image has", by="Q with condition label, else none")
+    label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label, who learns which label a real image has", "tuned", by="Q with condition label, else none")
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
     mi_into_D_I: bool = setting(True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I")

@@ -11,7 +11,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'pre
            'write_record', 'npz', 'save', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence',
            'clear_temporary', 'fixed_precision', 'resume', 'train', 'fit', 'Run', 'read_weights', 'load', 'chosen_run']
 
-# %% ../nbs/08_runs.ipynb #377b97b5
+# %% ../nbs/08_runs.ipynb #912db895
 import csv
 import hashlib
 import io
@@ -38,7 +38,7 @@ import aae_prior
 from .config import Config, record as environment, resolve_device
 from .data import Data, load as load_data, normalise, quantise
 from .metrics import mean_pairwise_distance
-from .training import DISCRETE, Networks, build, condition_dim, draw, fastest_precision, generate, generator, optimisers, step, steps_per_epoch
+from .training import DISCRETE, Networks, build, condition_dim, draw, fastest_precision, generate, generator, keep_freed_memory, optimisers, step, steps_per_epoch
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
@@ -386,8 +386,9 @@ def read_record(folder: Path) -> dict:
 def write_record(folder: Path, record: dict):
     write_atomic(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
 
-# %% ../nbs/08_runs.ipynb #93e823bb
+# %% ../nbs/08_runs.ipynb #b612ff7a
 def npz(frames: list, steps: list) -> bytes:
+    "The film as an .npz file: `frames` (evaluations, images, channels, size, size) uint8 and their `steps`."
     payload = io.BytesIO()
     np.savez_compressed(payload, frames=torch.stack(frames).numpy(), steps=np.array(steps))
     return payload.getvalue()
@@ -500,7 +501,7 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
     save(folder, session, record, since)
     if session.step == session.steps: finish(folder, session, record)
 
-# %% ../nbs/08_runs.ipynb #4e59e78d
+# %% ../nbs/08_runs.ipynb #538f16fc
 def fit(config: Config, data: Data = None, root=None, progress: bool = True, until: int = None, checkpoint_seconds: float = 60.0) -> "Run":
     """The run of `config`: loaded where it is complete, gone on with where it was interrupted, else trained.
 
@@ -511,6 +512,7 @@ def fit(config: Config, data: Data = None, root=None, progress: bool = True, unt
     device, data = resolve_device(config.device), prepare(config, data)
     folder = run_folder(config, data, root)
     if not read_record(folder).get("complete"):
+        keep_freed_memory()
         with locked(folder):
             session, record = resume(folder, config, data, device)
             report = (Silence if not progress else Bar if is_interactive() else Lines)(session, f"{config.model} on {data.name}: step")
