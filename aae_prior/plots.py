@@ -7,9 +7,9 @@ __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 
            'MARKERS', 'BOTH', 'styled', 'Picture', 'to_pixels', 'tile', 'text_width', 'text_height', 'readable',
            'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid',
            'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'spread', 'curves', 'value_range', 'end_labels',
-           'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'dimension_curve',
-           'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels', 'checked_labels',
-           'latent_scatter', 'joint_scatter']
+           'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'checked_sweep',
+           'dimension_curve', 'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels',
+           'checked_labels', 'latent_scatter', 'joint_scatter']
 
 # %% ../nbs/05_plots.ipynb #fdf9439b
 import functools, io, math
@@ -342,16 +342,22 @@ def collapse_panel(history, healthy, title=""):
     if title: fig.suptitle(title, size=TITLE)
     return fig
 
-# %% ../nbs/05_plots.ipynb #7250e3b2
+# %% ../nbs/05_plots.ipynb #a9a6ba66
+def checked_sweep(rows, value):
+    "`rows` as a DataFrame. ValueError without rows or without the columns `model`, `code_dim` and `value`."
+    frame = pd.DataFrame(rows)
+    missing = sorted({"model", "code_dim", value} - set(frame))
+    if missing: raise ValueError(f"the sweep has no rows, or they lack {', '.join(missing)}; expected a row a model, code size and seed")
+    return frame
+
+# %% ../nbs/05_plots.ipynb #ff1bc9b2
 @styled
 def dimension_curve(rows, value, label="", real=None, title=""):
     """Figure of `value` against code size. `rows` (list of dicts or DataFrame) has the columns `model`, `code_dim` and `value`, a row a seed;
     `label` names the vertical axis, `real` is the same quantity for real images (dotted line). Logarithmic in the code size."""
-    frame = pd.DataFrame(rows)
-    missing = {"model", "code_dim", value} - set(frame)
-    if missing or not len(frame): raise ValueError(f"the sweep has no rows or lacks the columns {sorted(missing)}")
-    fig, axes = small_panels(1, 1, 3.2, 5)
-    ax, ends = axes[0, 0], []
+    frame = checked_sweep(rows, value)
+    fig, [[ax]] = small_panels(1, 1, 3.2, 5)
+    ends = []
     for colour, (model, part) in zip(PALETTE, frame.groupby("model", sort=False)):
         by_size = part.groupby("code_dim")[value]
         mean, std = by_size.mean(), by_size.std().fillna(0)

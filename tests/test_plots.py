@@ -139,7 +139,8 @@ def test_names_at_line_ends_do_not_touch():
 
 
 def test_the_sweep_and_the_indicators_name_what_is_missing():
-    with pytest.raises(ValueError, match="'kid'"): plots.dimension_curve(SWEEP, "kid")
+    with pytest.raises(ValueError, match="lack kid"): plots.dimension_curve(SWEEP, "kid")
+    with pytest.raises(ValueError, match="no rows"): plots.dimension_curve([], "fid")
     with pytest.raises(ValueError, match="no finite value of diversity"): plots.collapse_panel(HISTORY, {"diversity": (0, 1)})
 
 
