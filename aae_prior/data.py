@@ -462,7 +462,7 @@ def _stage(name: str, root: Path, folder: str) -> list[str]:
         shutil.copyfile(root / file, Path(folder, file))
     return missing
 
-# %% ../nbs/00_data.ipynb #5fbdc923
+# %% ../nbs/00_data.ipynb #74fb564c
 def _made(name: str, root: Path, folder: str) -> Path:
     "The complete array file of a known data set, made in `folder`; FileNotFoundError with the ways out where that cannot be."
     missing = _stage(name, root, folder)
@@ -476,7 +476,7 @@ def _made(name: str, root: Path, folder: str) -> Path:
     np.savez(Path(folder, "complete.npz"), **arrays)
     return Path(folder, "complete.npz")
 
-
+# %% ../nbs/00_data.ipynb #b1c691df
 def _fetch(name: str, root: Path) -> None:
     "Makes `<root>/<name>.npz` from the published archives."
     new = not root.exists()

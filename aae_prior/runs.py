@@ -9,9 +9,10 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'pre
            'signs', 'Session', 'advance', 'stamp', 'evaluate', 'digest', 'checkpoints', 'save_checkpoint',
            'read_checkpoint', 'newest_checkpoint', 'last_good', 'peak_memory', 'sitting', 'describe', 'read_record',
            'write_record', 'npz', 'save', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence',
-           'clear_temporary', 'fixed_precision', 'resume', 'train', 'fit', 'Run', 'read_weights', 'load', 'chosen_run']
+           'clear_temporary', 'fixed_precision', 'resume', 'train', 'advice', 'fit', 'Run', 'read_weights', 'load',
+           'chosen_run']
 
-# %% ../nbs/08_runs.ipynb #912db895
+# %% ../nbs/08_runs.ipynb #580b0f71
 import csv
 import hashlib
 import io
@@ -38,7 +39,8 @@ import aae_prior
 from .config import Config, record as environment, resolve_device
 from .data import Data, load as load_data, normalise, quantise
 from .metrics import mean_pairwise_distance
-from .training import DISCRETE, Networks, build, condition_dim, draw, fastest_precision, generate, generator, keep_freed_memory, optimisers, step, steps_per_epoch
+from .training import (DISCRETE, Networks, build, condition_dim, draw, fastest_precision, generate, generator, keep_freed_memory,
+                                optimisers, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
@@ -57,13 +59,14 @@ def run_folder(config: Config, data: Data, root=None) -> Path:
     name = re.sub(r"[^A-Za-z0-9_]+", "_", data.name)
     return Path(root or runs_root()).expanduser().absolute() / f"{name}-{config.condition}-{config.model}-{config.training_key(data.fingerprint)}"
 
-# %% ../nbs/08_runs.ipynb #e734d976
+# %% ../nbs/08_runs.ipynb #77bd36ba
 def prepare(config: Config, data: Data = None) -> Data:
     """`data` (or the set `config` names) cut to `n_train` images and with labels as conditions where `config` says so.
 
     ValueError where the data cannot be trained on as `config` wants: too few images, another size, no sentences, no room for noise."""
     data = load_data(config.dataset, size=config.size) if data is None else data
-    if data.size != config.size: raise ValueError(f"size = {config.size}: the images of {data.name} are {data.size} x {data.size}; give size {data.size}, or load the data with size={config.size}")
+    if data.size != config.size:
+        raise ValueError(f"size = {config.size}: the images of {data.name} are {data.size} x {data.size}; give size {data.size}, or load the data with size={config.size}")
     if config.condition == "text" and data.s_train is None:
         raise ValueError(f"condition = 'text': {data.name} has no sentence codes; give data that has them (data.with_condition)")
     config.check_data(len(data), data.channels, data.classes, 0 if data.s_train is None else data.s_train.shape[1])
@@ -318,8 +321,10 @@ def evaluate(session: Session, inputs, real: dict):
     rows = images.unflatten(0, (-1, columns))[: max(2, 8 * 32 // config.size), :10]
     session.frames.append(quantise(rows.flatten(0, 1)))
 
-# %% ../nbs/08_runs.ipynb #135254af
-def digest(payload: bytes) -> str: return hashlib.sha256(payload).hexdigest()[:16]
+# %% ../nbs/08_runs.ipynb #f1d659b0
+def digest(payload: bytes) -> str:
+    "16 hexadecimal digits that name the content of a checkpoint."
+    return hashlib.sha256(payload).hexdigest()[:16]
 
 def checkpoints(folder: Path) -> list:
     "The checkpoint files of a run, newest first."
@@ -375,7 +380,7 @@ def describe(config: Config, data: Data) -> dict:
     return dict(config=config.to_dict(), steps=config.total_steps(len(data)), complete=False, wall_seconds=0.0, sittings=[],
                 data=facts | dict(n_train=len(data), condition_dim=condition_dim(data, config)))
 
-# %% ../nbs/08_runs.ipynb #591eb1a4
+# %% ../nbs/08_runs.ipynb #a7441c2d
 def read_record(folder: Path) -> dict:
     "The record of a run, {} where there is none. ValueError where it cannot be read."
     path = folder / "record.json"
@@ -384,6 +389,7 @@ def read_record(folder: Path) -> dict:
     except ValueError: raise ValueError(f"{path} is damaged; remove it and call fit again: the checkpoints beside it are kept") from None
 
 def write_record(folder: Path, record: dict):
+    "Write the record of a run, whole or not at all."
     write_atomic(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
 
 # %% ../nbs/08_runs.ipynb #b612ff7a
@@ -423,7 +429,7 @@ def losses_line(session: Session) -> str:
     shown = {k: v for k, v in (session.history[-1] if session.history else {}).items() if k[:2] in ("L_", "ac", "mi")}
     return "  ".join(f"{k} {v:.3g}" for k, v in shown.items())
 
-# %% ../nbs/08_runs.ipynb #a189b2eb
+# %% ../nbs/08_runs.ipynb #2906e7de
 class Bar:
     "A progress bar that counts images."
     def __init__(self, session, title):
@@ -445,7 +451,8 @@ class Lines:
         if i < n and i * 25 // n == (i - 1) * 25 // n: return
         per_step = (time.monotonic() - self.started) / (i - self.first)
         left = "done" if i == n else f"{tqdm.format_interval(per_step * (n - i))} left"
-        print(f"{self.title} {i}/{n}  epoch {i / session.per_epoch:.2f}  {losses_line(session)}  {session.config.batch_size / per_step:.0f} images/s  {left}", flush=True)
+        print(f"{self.title} {i}/{n}  epoch {i / session.per_epoch:.2f}  {losses_line(session)}  "
+              f"{session.config.batch_size / per_step:.0f} images/s  {left}", flush=True)
 
     def close(self): pass
 
@@ -501,7 +508,14 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
     save(folder, session, record, since)
     if session.step == session.steps: finish(folder, session, record)
 
-# %% ../nbs/08_runs.ipynb #538f16fc
+# %% ../nbs/08_runs.ipynb #9ce79f46
+@contextmanager
+def advice(folder: Path):
+    "Add to CannotWrite where the last good checkpoint is and what to do."
+    try: yield
+    except CannotWrite as error: raise CannotWrite(f"{error}; {last_good(folder)}; make room, then run again to go on from there") from None
+
+# %% ../nbs/08_runs.ipynb #451be82e
 def fit(config: Config, data: Data = None, root=None, progress: bool = True, until: int = None, checkpoint_seconds: float = 60.0) -> "Run":
     """The run of `config`: loaded where it is complete, gone on with where it was interrupted, else trained.
 
@@ -513,11 +527,10 @@ def fit(config: Config, data: Data = None, root=None, progress: bool = True, unt
     folder = run_folder(config, data, root)
     if not read_record(folder).get("complete"):
         keep_freed_memory()
-        with locked(folder):
+        with locked(folder), advice(folder):
             session, record = resume(folder, config, data, device)
             report = (Silence if not progress else Bar if is_interactive() else Lines)(session, f"{config.model} on {data.name}: step")
             try: train(folder, session, record, report, session.steps if until is None else min(until, session.steps), checkpoint_seconds)
-            except CannotWrite as error: raise CannotWrite(f"{error}; {last_good(folder)}; make room, then run again to go on from there") from None
             finally: report.close()
     return load(folder, str(device))
 
@@ -550,7 +563,7 @@ def read_weights(folder: Path, record: dict):
     if state := newest_checkpoint(folder): return state["nets"], state["step"]
     raise FileNotFoundError(f"the run {folder} has no checkpoint yet; call fit with its configuration to train it")
 
-# %% ../nbs/08_runs.ipynb #ec059b92
+# %% ../nbs/08_runs.ipynb #1fd5662f
 def load(run_dir, device="auto") -> Run:
     "The run in a folder, complete or as far as it is, on any `device`. FileNotFoundError where the folder is no run or has nothing to load."
     folder = Path(run_dir).expanduser().absolute()
@@ -562,7 +575,8 @@ def load(run_dir, device="auto") -> Run:
     try: nets.load_state_dict(weights)
     except RuntimeError:
         by = record["sittings"][-1]["version"]
-        raise ValueError(f"the weights in {folder} (written by aae_prior {by}) do not fit the networks of aae_prior {aae_prior.__version__}; use that version, or train again") from None
+        raise ValueError(f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
+                         f"of aae_prior {aae_prior.__version__}; use that version, or train again") from None
     return Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
 
 # %% ../nbs/08_runs.ipynb #8fe6ae5a

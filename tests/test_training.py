@@ -81,8 +81,10 @@ def test_step_equals_the_reference(digits, model, update, careful):
         b = T.Batch(*[v.double() if torch.is_tensor(v) else v for v in vars(b).values()])
         log, plain = T.step(nets, opts, b, config), T.reference_step(other, other_opts, b, config, careful)
         for name, value in plain.items(): torch.testing.assert_close(log[name], value, rtol=1e-10, atol=1e-12)
+    # A bias before a normalisation has gradient 0 but for rounding, which Adam divides by its eps of 1e-8.
+    idle = ("hidden.0.bias", "code.0.bias", "hidden.1.running_mean", "code.1.running_mean")
     for (name, a), (_, p) in zip(nets.state_dict().items(), other.state_dict().items()):
-        torch.testing.assert_close(a, p, rtol=0, atol=1e-12, msg=name)
+        torch.testing.assert_close(a, p, rtol=0, atol=1e-8 if name.endswith(idle) else 1e-12, msg=name)
 
 
 def test_q_trains_only_its_head_where_asked(digits):
@@ -105,11 +107,12 @@ def test_a_discriminator_step_lowers_its_own_loss(digits, name, loss):
     assert logs[-1] < logs[0]
 
 
-def test_generators_lower_their_losses(digits):
-    config, data, nets, opts = setting(digits, lr=1e-3, lr_D=1e-7)
+@pytest.mark.parametrize("loss, given", [("L_rec", {}), ("L_MI", dict(mi_weight=10.0)), ("L_GAN_C", dict(rec_weight=0.0))])
+def test_generators_lower_their_losses(digits, loss, given):
+    config, data, nets, opts = setting(digits, lr=1e-3, lr_D=1e-7, **given)
     b = T.draw(data, config, 0)
-    logs = [T.step(nets, opts, b, config) for _ in range(12)]
-    for loss in ("L_GAN_C", "L_rec", "L_MI"): assert logs[-1][loss] < logs[0][loss], loss
+    logs = [T.step(nets, opts, b, config)[loss].item() for _ in range(12)]
+    assert logs[-1] < logs[0]
 
 
 def test_verbatim_discriminator_update_diverges():
