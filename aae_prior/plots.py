@@ -396,7 +396,7 @@ def sample(n, max_points, seed):
     "Sorted indices of at most `max_points` of `n` rows, drawn with `seed`."
     return np.sort(np.random.default_rng(seed).permutation(n)[:max_points])
 
-# %% ../nbs/05_plots.ipynb #391994df
+# %% ../nbs/05_plots.ipynb #714498d6
 MARKERS = "o^sPX*dvDph"                            # from the eleventh label on, colours return with another marker
 BOTH = [INK, "#2fc6b4"]                            # the two networks, unlike any class
 
@@ -416,6 +416,8 @@ def handles(names, palette=PALETTE):
     return [mpl.lines.Line2D([], [], marker=MARKERS[i // n % len(MARKERS)], color=palette[i % n], ls="", ms=5, label=name)
             for i, name in enumerate(names)]
 
+
+# %% ../nbs/05_plots.ipynb #787f5ce8
 def square_panels(count, names, title=""):
     "Figure with `count` square axes in a row, the legend of `names` at their right, `title` above."
     side, gap, low, head = 3, .12, .3, .35 if title else .1
