@@ -17,10 +17,10 @@ def extra_blocks(size):
     if size not in (32, 64, 128): raise ValueError(f"size = {size}: image sizes 32, 64 and 128 are supported; choose one of them (data.load resizes)")
     return {32: 0, 64: 1, 128: 2}[size]
 
-# %% ../nbs/01_networks.ipynb #5e640414
+# %% ../nbs/01_networks.ipynb #47cfd525
 def scaled(channels, width):
-    "`channels` of a table at a relative `width`, at least 4"
-    return max(4, round(channels * width))
+    "`channels` of a table at a relative `width`, at least 8"
+    return max(8, round(channels * width))   # below 8 channels oneDNN's strided 1x1 backward (torch 2.14) corrupts memory
 
 # %% ../nbs/01_networks.ipynb #0a36063c
 def batch_norm(channels, norm=True):

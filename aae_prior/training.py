@@ -319,18 +319,18 @@ def reference_step(nets, opts, b, config, careful=False):
     if nets.D_I is not None: log |= reference_prior_phase(nets, opts, b, config, careful)
     return {name: value.detach() for name, value in log.items()}
 
-# %% ../nbs/03_training.ipynb #1576f76d
+# %% ../nbs/03_training.ipynb #98671685
 @torch.no_grad()
 def _in_batches(nets, f, *tensors, batch=256):
-    "f over batches of equally long tensors (None stays None), in evaluation mode, results joined"
-    training = nets.training
+    "f over batches of equally long tensors (None stays None) on the device of `nets`, in evaluation mode; results joined on the CPU"
+    training, device = nets.training, next(nets.parameters()).device
     nets.eval()
     try:
         parts = zip(*[t.split(batch) if t is not None else iter(lambda: None, 0) for t in tensors])
-        return torch.cat([f(*part) for part in parts])
+        return torch.cat([f(*[t if t is None else t.to(device) for t in part]).cpu() for part in parts])
     finally: nets.train(training)
 
-# %% ../nbs/03_training.ipynb #434e5c6c
+# %% ../nbs/03_training.ipynb #3d25c6eb
 def prior_codes(nets, z, s=None):
     "Codes z_c = CG(z, s) of the learned (or fixed) prior: z (n, noise_dim - k), s (n, k) or None, to (n, code_dim)"
     return _in_batches(nets, nets.sampler()["CG"], z, s)
@@ -349,7 +349,8 @@ def reconstruct(nets, x):
 
 def classify(nets, x):
     "Q's logits for images in [-1, 1], (n, condition_dim)"
-    return _in_batches(nets, lambda x: nets.D_I(x, *[x.new_zeros(len(x), nets.D_I.condition.in_features)] * (nets.D_I.condition is not None))[1], x)
+    F_to_q = lambda x: nets.D_I.q(nnf.leaky_relu(nets.D_I.hidden(nets.D_I.layers(x).flatten(1)), 0.2))
+    return _in_batches(nets, F_to_q, x)
 
 # %% ../nbs/03_training.ipynb #2a6d0e16
 def sample_noise(config, n, seed=0, condition_dim=0):
