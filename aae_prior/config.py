@@ -172,7 +172,7 @@ class _What:
     out_dir: str = setting(None, None, "folder of pictures and rows", by="out/ and the notebook's name", trains=False)
     publish: bool = setting(False, SWITCH, "also write figures/ and its results.csv; never with preset smoke", trains=False)
 
-# %% ../nbs/07_config.ipynb #a05083d5
+# %% ../nbs/07_config.ipynb #04f2c4b9
 @dataclass(frozen=True, kw_only=True)
 class _Training(_What):
     epochs: float = setting(None, FACTOR, "passes over the data, instead of steps", by="steps", unit="epochs")
@@ -183,10 +183,10 @@ class _Training(_What):
     lr_D: float = setting(5e-4, Between(0, 1, "both"), "learning rate of D_I, D_C and Q", "tuned")
     beta1: float = setting(0.5, Between(0, 1, "high"), "Adam's decay of the mean gradient")
     beta2: float = setting(0.999, Between(0, 1, "high"), "Adam's decay of the mean squared gradient")
-    ema: float = setting(0.0, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off")
+    ema: float = setting(0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned")
     precision: str = setting("auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here")
 
-# %% ../nbs/07_config.ipynb #7bb6c5c4
+# %% ../nbs/07_config.ipynb #a1ef08a2
 @dataclass(frozen=True, kw_only=True)
 class _Losses(_Training):
     lam: float = setting(1.0, FACTOR, "lambda, the weight of L_rec for dec")
@@ -196,6 +196,7 @@ class _Losses(_Training):
     update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first", "tuned")
     gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating")), "loss of the generators")
     label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label, who learns which label a real image has", "tuned", by="Q with condition label, else none")
+    Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to gives Q real labels, else True")
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
     mi_into_D_I: bool = setting(True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I")
@@ -236,7 +237,7 @@ def read(name, value, kind, allowed=None):
     except ValueError as error: problem = str(error)
     refuse(name, value, problem)
 
-# %% ../nbs/07_config.ipynb #6f9d7381
+# %% ../nbs/07_config.ipynb #67693565
 def resolve(given):
     "All settings (dict name -> value) from the `given` ones: value given > preset > default."
     values = {f.name: f.metadata["default"] for f in dataclasses.fields(_Networks)}
@@ -244,12 +245,13 @@ def resolve(given):
     if "epochs" in given: values["steps"] = given.get("steps")
     condition = values["condition"] = values["condition"] or ("none" if values["model"] == "aae" else "label")
     values["label_to"] = values["label_to"] or ("Q" if condition == "label" else "none")
+    if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both")
     code_dim = values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     # Without CG the noise is the code. With it, the condition's usual length.
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)
     return values
 
-# %% ../nbs/07_config.ipynb #e8c679c0
+# %% ../nbs/07_config.ipynb #004456f6
 def check_together(c):
     "SettingError when settings of the config `c` are each allowed but contradict each other."
     if c.epochs and c.steps: refuse("steps", c.steps, f"give steps or epochs (here {c.epochs:g}), not both")
@@ -258,6 +260,8 @@ def check_together(c):
         refuse("condition", c.condition, "model aae is the baseline of section 4.1 and takes no condition; choose condition none, or model maae")
     if c.model != "ours" and c.noise_dim != c.code_dim:
         refuse("noise_dim", c.noise_dim, f"model {c.model} has no code generator, so its noise is its code; leave noise_dim out (code_dim is {c.code_dim})")
+    if not c.Q_on_generated and c.label_to not in ("Q", "both"):
+        refuse("Q_on_generated", False, f"Q would learn nothing with label_to {c.label_to}; leave it out, or give label_to Q")
     if c.label_to != "none" and c.condition != "label":
         refuse("label_to", c.label_to, f"only condition label has labels to learn, and condition is {c.condition}; leave label_to out")
     if c.condition == "category": check_room(c, c.categories, "categories")

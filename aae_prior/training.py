@@ -29,7 +29,7 @@ from .networks import CodeDiscriminator, CodeGenerator, Decoder, Encoder, FixedP
 # %% ../nbs/03_training.ipynb #3253fb39
 DISCRETE = ("label", "category")     # conditions s that are one-hot rows; a sentence is a vector
 
-# %% ../nbs/03_training.ipynb #433d851f
+# %% ../nbs/03_training.ipynb #17879d69
 class Networks(nn.Module):
     "enc, dec, CG, D_I (None for `aae`) and D_C for a resolved `config`, images of `channels`, conditions of `condition_dim` values"
     def __init__(self, config, channels, condition_dim=0):
@@ -43,7 +43,9 @@ class Networks(nn.Module):
         if c.model != "aae":
             sees = c.condition == "text" or (c.condition == "label" and c.label_to in ("D_I", "both"))
             self.D_I = ImageDiscriminator(channels, condition_dim, **shape, sees_condition=sees, feature_layer=c.feature_layer)
-        if c.ema: self.average = nn.ModuleDict({k: copy.deepcopy(self.get_submodule(k)) for k in ("dec", "CG")})
+        if c.ema:
+            self.average = nn.ModuleDict({k: copy.deepcopy(self.get_submodule(k)) for k in ("dec", "CG")})
+            self.average.register_buffer("steps", torch.zeros(()))
 
     def sampler(self): return self.average if hasattr(self, "average") else {"dec": self.dec, "CG": self.CG}
 
@@ -196,12 +198,12 @@ def aae_phase(nets, opts, b, config, F_x):
     update(opts, *["D_C"] * together, "enc", "dec")
     return dict(L_D_C=L_D_C, L_GAN_C=L_GAN_C, L_rec=L_rec, acc_D_C=accuracy_D(real, fake))
 
-# %% ../nbs/03_training.ipynb #fed797a2
+# %% ../nbs/03_training.ipynb #775c53e2
 def loss_Q(b, config, q_real, q_noise):
-    "Q's own loss: on generated images with the conditions that made them, and (label_to Q or both) on real ones with their labels"
-    discrete = config.condition in DISCRETE
-    loss = loss_MI(q_noise, b.s2, discrete)
-    if config.condition == "label" and config.label_to in ("Q", "both"): loss = loss + loss_MI(q_real, b.s)
+    "Q's own loss: on real images with their labels (label_to Q or both), and (Q_on_generated) on generated ones with the conditions that made them"
+    loss = 0.0
+    if config.condition == "label" and config.label_to in ("Q", "both"): loss = loss_MI(q_real, b.s)
+    if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, config.condition in DISCRETE)
     return config.mi_weight * loss
 
 # %% ../nbs/03_training.ipynb #af414b56
@@ -250,13 +252,15 @@ def step(nets, opts, b, config):
     if config.ema: follow(nets, config.ema)
     return {name: value.detach() for name, value in log.items()}
 
-# %% ../nbs/03_training.ipynb #8e5efcae
+# %% ../nbs/03_training.ipynb #c2af60ff
 @torch.no_grad()
 def follow(nets, decay):
-    "Move the averaged dec and CG a share 1 - `decay` of the way to the trained ones"
+    "Move the averaged dec and CG towards the trained ones, at least a share 1 - `decay` of the way"
+    nets.average.steps += 1
+    share = (9 / (10 + nets.average.steps)).clamp(min=1 - decay)
     for name, average in nets.average.items():
         trained = getattr(nets, name)
-        for a, p in zip(average.parameters(), trained.parameters()): a.lerp_(p, 1 - decay)
+        for a, p in zip(average.parameters(), trained.parameters()): a.lerp_(p, share.to(a))
         for a, p in zip(average.buffers(), trained.buffers()): a.copy_(p)
 
 # %% ../nbs/03_training.ipynb #15fcf750
@@ -312,11 +316,12 @@ def reference_prior_phase(nets, opts, b, config, careful):
     apply(opts, nets, grads)
     return dict(L_D_I=L_D_I, L_GAN_I=L_GAN_I)
 
-# %% ../nbs/03_training.ipynb #3ee75de9
+# %% ../nbs/03_training.ipynb #8b6c0c1a
 def reference_step(nets, opts, b, config, careful=False):
     "The same update as `step`, without any of its savings; for tests and for the benchmark"
     log = reference_aae_phase(nets, opts, b, config, careful)
     if nets.D_I is not None: log |= reference_prior_phase(nets, opts, b, config, careful)
+    if config.ema: follow(nets, config.ema)
     return {name: value.detach() for name, value in log.items()}
 
 # %% ../nbs/03_training.ipynb #98671685

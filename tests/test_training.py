@@ -164,11 +164,24 @@ def test_one_image_more_than_a_batch_trains(digits):
     assert all(v.isfinite() for v in log.values())
 
 
+@pytest.mark.parametrize("label_to, Q_on_generated, real, generated", [("Q", False, 1, 0), ("Q", True, 1, 1), ("both", False, 1, 0), ("D_I", True, 0, 1), ("none", True, 0, 1)])
+def test_what_Q_learns_from(digits, label_to, Q_on_generated, real, generated):
+    config, data, nets, _ = setting(digits, label_to=label_to, Q_on_generated=Q_on_generated, mi_weight=2.0)
+    assert Config(**SMALL, label_to=label_to).Q_on_generated == (real == 0)
+    b, q_real, q_noise = T.draw(data, config, 0), torch.randn(8, 10), torch.randn(8, 10)
+    b.s2 = b.s.roll(1, 0)
+    expected = 2 * (real * loss_MI(q_real, b.s) + generated * loss_MI(q_noise, b.s2))
+    torch.testing.assert_close(T.loss_Q(b, config, q_real, q_noise), expected)
+
+
 def test_averaged_weights_follow(digits):
     config, data, nets, opts = setting(digits, ema=0.5)
     start = nets.average.dec.image.weight.clone()
     T.step(nets, opts, T.draw(data, config, 0), config)
-    torch.testing.assert_close(nets.average.dec.image.weight, (start + nets.dec.image.weight) / 2)
+    torch.testing.assert_close(nets.average.dec.image.weight, start + (nets.dec.image.weight - start) * 9 / 11)
+    nets.average.steps.fill_(100)
+    T.follow(before := copy.deepcopy(nets), 0.5)
+    torch.testing.assert_close(before.average.dec.image.weight, (nets.average.dec.image.weight + nets.dec.image.weight) / 2)
     z, s = T.sample_noise(config, 3, condition_dim=10), torch.eye(10)[:3]
     average = T.generate(nets, z, s)
     nets.dec.image.weight.data.zero_()
