@@ -31,7 +31,7 @@ ALLOWED = {name: set() for name in BASE} | {
     "text": {"data"},
     "runs": BASE | {"training", "text"},
     "results": BASE | {"runs"},
-    "sweep": BASE | {"runs", "results"},
+    "sweep": BASE | {"training", "runs", "results"},
 }
 
 
