@@ -8,7 +8,7 @@ __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 
            'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid',
            'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'spread', 'curves', 'value_range', 'end_labels',
            'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'checked_sweep',
-           'dimension_curve', 'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels',
+           'dimension_curve', 'comparison', 'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels',
            'checked_labels', 'latent_scatter', 'joint_scatter']
 
 # %% ../nbs/05_plots.ipynb #fdf9439b
@@ -289,11 +289,11 @@ def draw_curves(ax, found, bounds, colours):
     step_axis(ax, bounds)
     end_labels(ax, [(name, average[-1], colours[name]) for name, (_, _, average) in found.items()])
 
-# %% ../nbs/05_plots.ipynb #78e95e71
+# %% ../nbs/05_plots.ipynb #829cd551
 def small_panels(rows, cols, height=1.75, width=2.6):
     "Figure and axes (rows, cols) of small panels with room at their right for the names of lines."
     fig = Picture(figsize=(width * cols + .3, height * rows + .55), dpi=DPI, layout="constrained")
-    fig.preview = (90, 32)
+    fig.preview = (80, 16)
     fig.get_layout_engine().set(w_pad=.08, h_pad=.08)
     return fig, fig.subplots(rows, cols, squeeze=False)
 
@@ -377,6 +377,26 @@ def dimension_curve(rows, value, label="", real=None, title=""):
     if title: fig.suptitle(title, size=TITLE)
     return fig
 
+# %% ../nbs/05_plots.ipynb #e72c9e41
+@styled
+def comparison(table, title=""):
+    """Figure with one panel a column of the DataFrame `table` and one dot a row, which its index names; a vertical line marks the first row,
+    what the others are compared with. ValueError without numbers."""
+    if table.empty or not np.isfinite(table.to_numpy(float)).all(): raise ValueError("a comparison needs a table of finite numbers, a row for each thing compared")
+    fig = Picture(figsize=(1.9 * table.shape[1] + 1.6, .21 * len(table) + .9), dpi=DPI, layout="constrained")
+    fig.preview = (60, 16)
+    places = np.arange(len(table))
+    for ax, name in zip(fig.subplots(1, table.shape[1], squeeze=False, sharey=True)[0], table):
+        ax.axvline(table[name].iloc[0], color=MUTED, lw=1)
+        ax.plot(table[name], places, "o", color=PALETTE[0], ms=4)
+        ax.set_title(name, loc="left")
+        ax.margins(x=.12)
+        ax.grid(axis="y", lw=.4, alpha=.5)
+    ax.set_yticks(places, table.index)
+    ax.invert_yaxis()
+    if title: fig.suptitle(title, size=TITLE)
+    return fig
+
 # %% ../nbs/05_plots.ipynb #c7140f14
 def checked_codes(codes, network):
     "`codes` (n, d) as a float array. ValueError, naming the `network` they come from, for another shape or values that are not finite."
@@ -417,7 +437,7 @@ def handles(names, palette=PALETTE):
             for i, name in enumerate(names)]
 
 
-# %% ../nbs/05_plots.ipynb #787f5ce8
+# %% ../nbs/05_plots.ipynb #64ed82ed
 def square_panels(count, names, title=""):
     "Figure with `count` square axes in a row, the legend of `names` at their right, `title` above."
     side, gap, low, head = 3, .12, .3, .35 if title else .1
@@ -425,7 +445,7 @@ def square_panels(count, names, title=""):
     key = columns * (max(map(lambda n: text_width(n, SMALL), names)) / DPI + .35)   # width of the legend in inches
     width, height = count * (side + gap) + gap + key, low + side + head
     fig = Picture(figsize=(width, height), dpi=DPI)
-    fig.preview = (90, 32)
+    fig.preview = (80, 16)
     axes = [fig.add_axes([(gap + i * (side + gap)) / width, low / height, side / width, side / height]) for i in range(count)]
     fig.legend(handles=handles(names), loc="center left", bbox_to_anchor=(1 - key / width, (low + side / 2) / height), ncols=columns,
                handletextpad=.1, borderpad=0, borderaxespad=0, columnspacing=.8)

@@ -47,6 +47,7 @@ FIGURES = {
     "loss_curves of two models": lambda: plots.loss_curves({"ours": HISTORY.to_dict("records"), "maae": HISTORY.drop(columns="L_D_I")}),
     "collapse_panel": lambda: plots.collapse_panel(HISTORY, {"acc_D_I": (.5, .65), "mi_bound": (0, 2.3)}),
     "dimension_curve": lambda: plots.dimension_curve(SWEEP, "fid", "FID", real=3., title="Fig. 6"),
+    "comparison": lambda: plots.comparison(pd.DataFrame({"a": [1., 2.], "b": [.5, .1]}, index=["default", "another"]), title="Changes"),
     "latent_scatter": lambda: plots.latent_scatter(codes(30), np.arange(30) % 12, title="Twelve classes"),
     "joint_scatter": lambda: plots.joint_scatter(codes(20), codes(24, seed=1), np.arange(20) % 3, torch.arange(24) % 3, "abc"),
 }
@@ -141,6 +142,7 @@ def test_names_at_line_ends_do_not_touch():
 def test_the_sweep_and_the_indicators_name_what_is_missing():
     with pytest.raises(ValueError, match="lack kid"): plots.dimension_curve(SWEEP, "kid")
     with pytest.raises(ValueError, match="no rows"): plots.dimension_curve([], "fid")
+    with pytest.raises(ValueError, match="finite numbers"): plots.comparison(pd.DataFrame({"a": [1., np.nan]}))
     with pytest.raises(ValueError, match="no finite value of diversity"): plots.collapse_panel(HISTORY, {"diversity": (0, 1)})
 
 
