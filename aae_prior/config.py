@@ -151,11 +151,11 @@ class DeviceName:
         if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value.lower()): return value.lower()
         raise ValueError(f"must be one of {self}{nearest(value, ('auto', 'cpu', 'cuda', 'mps'))}")
 
-# %% ../nbs/07_config.ipynb #2231a486
-def setting(default, allowed, meaning, provenance="assumed", by="", unit="", trains=True):
+# %% ../nbs/07_config.ipynb #7af87e48
+def setting(default, allowed, meaning, provenance="assumed", by="", unit="", trains=True, neutral=None):
     "A field of `Config` with its default (or `by`, how it follows from others), what is allowed, meaning, provenance and unit."
     return field(default=None, metadata=dict(default=default, allowed=allowed, meaning=meaning, provenance=provenance,
-                                             by=by, unit=unit, trains=trains))
+                                             by=by, unit=unit, trains=trains, neutral=neutral))
 
 SWITCH, COUNT, WEIGHT, FACTOR = OneOf((True, False)), Between(1, 10**9), Between(0, 10**6), Between(0, 10**6, "low")
 
@@ -186,22 +186,23 @@ class _Training(_What):
     ema: float = setting(0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned")
     precision: str = setting("auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here")
 
-# %% ../nbs/07_config.ipynb #a1ef08a2
+# %% ../nbs/07_config.ipynb #93f9a0c2
 @dataclass(frozen=True, kw_only=True)
 class _Losses(_Training):
     lam: float = setting(1.0, FACTOR, "lambda, the weight of L_rec for dec")
     rec_weight: float = setting(1.0, WEIGHT, "weight of L_rec for enc", "paper")
     rec_scale: float = setting(10.0, FACTOR, "factor of L_rec, which is a mean over features")
-    mi_weight: float = setting(1.0, WEIGHT, "weight of L_MI", "paper")
+    mi_weight: float = setting(2.0, WEIGHT, "weight of L_MI", "tuned")
     update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first", "tuned")
     gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating")), "loss of the generators")
-    label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label, who learns which label a real image has", "tuned", by="Q with condition label, else none")
+    label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label or text, who learns which label or sentence a real image has", "tuned", by="Q with condition label, both with text, else none")
     Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to gives Q real labels, else True")
+    matching_aware: bool = setting(None, SWITCH, "a real image with the condition of another one counts as a fake (needs label_to D_I or both)", neutral=False, by="True with condition text, else False")
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
     mi_into_D_I: bool = setting(True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I")
 
-# %% ../nbs/07_config.ipynb #3db1826d
+# %% ../nbs/07_config.ipynb #8d6a00a4
 @dataclass(frozen=True, kw_only=True)
 class _Networks(_Losses):
     width: float = setting(None, Between(0, 4, "low"), "factor on the channels of Tables 2 and 3", by="the preset's")
@@ -212,15 +213,18 @@ class _Networks(_Losses):
     norm: bool = setting(True, SWITCH, "batch normalisation inside residual blocks")
     stem_stride: int = setting(2, OneOf((1, 2)), "stride of the encoder's first convolution", "paper", unit="pixels")
     feature_layer: int = setting(-1, Between(-3, -1), "convolutional layer of D_I that is F, counted from the last", "paper")
+    captions: str = setting("own", OneOf(("own", "class")), "with condition text, which sentences an image gets: its own, or lent ones of its class where it has none", trains=False)
+    encoder: str = setting("gru", None, "with condition text, what embeds a sentence: gru (trained here), the name of an installed sentence-transformers model, or an .npz file", "paper", trains=False)
+    text_steps: int = setting(800, COUNT, "updates of the sentence encoder gru", unit="steps", trains=False)
     stochastic: bool = setting(False, SWITCH, "enc draws its code from a mean and a variance; meant for aae, works with all")
     eval_every: int = setting(None, COUNT, "steps between evaluations", by="a tenth of the run", unit="steps")
     n_eval: int = setting(1000, Between(1, 10**6), "images per class for the label metrics", unit="images", trains=False)
 
-# %% ../nbs/07_config.ipynb #91fae0af
+# %% ../nbs/07_config.ipynb #a63b18c5
 PRESETS = dict(
-    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20),   # seconds: does it run?
+    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=40),   # seconds: does it run?
     quick=dict(steps=600, width=0.25),                            # minutes on any CPU
-    cpu=dict(steps=2000, width=0.5),                              # an hour or less on any CPU
+    cpu=dict(steps=1500, width=0.5),                              # an hour or less on any CPU
     paper=dict(steps=100_000, width=1.0))                         # full width, full length: a GPU
 CODE_DIM = dict(none=64, label=64, category=100, text=128)
 NOISE_DIM = dict(label=64, category=100, text=300)                # 10 + 54, 10 + 90, 200 + 100; none: as long as the code
@@ -237,21 +241,22 @@ def read(name, value, kind, allowed=None):
     except ValueError as error: problem = str(error)
     refuse(name, value, problem)
 
-# %% ../nbs/07_config.ipynb #67693565
+# %% ../nbs/07_config.ipynb #d2743aaf
 def resolve(given):
     "All settings (dict name -> value) from the `given` ones: value given > preset > default."
     values = {f.name: f.metadata["default"] for f in dataclasses.fields(_Networks)}
     values |= PRESETS[given.get("preset", values["preset"])] | given
     if "epochs" in given: values["steps"] = given.get("steps")
     condition = values["condition"] = values["condition"] or ("none" if values["model"] == "aae" else "label")
-    values["label_to"] = values["label_to"] or ("Q" if condition == "label" else "none")
+    values["label_to"] = values["label_to"] or dict(label="Q", text="both").get(condition, "none")
+    if values["matching_aware"] is None: values["matching_aware"] = condition == "text" and values["label_to"] in ("D_I", "both")
     if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both")
     code_dim = values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     # Without CG the noise is the code. With it, the condition's usual length.
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)
     return values
 
-# %% ../nbs/07_config.ipynb #004456f6
+# %% ../nbs/07_config.ipynb #123493e2
 def check_together(c):
     "SettingError when settings of the config `c` are each allowed but contradict each other."
     if c.epochs and c.steps: refuse("steps", c.steps, f"give steps or epochs (here {c.epochs:g}), not both")
@@ -262,8 +267,10 @@ def check_together(c):
         refuse("noise_dim", c.noise_dim, f"model {c.model} has no code generator, so its noise is its code; leave noise_dim out (code_dim is {c.code_dim})")
     if not c.Q_on_generated and c.label_to not in ("Q", "both"):
         refuse("Q_on_generated", False, f"Q would learn nothing with label_to {c.label_to}; leave it out, or give label_to Q")
-    if c.label_to != "none" and c.condition != "label":
-        refuse("label_to", c.label_to, f"only condition label has labels to learn, and condition is {c.condition}; leave label_to out")
+    if c.label_to != "none" and c.condition not in ("label", "text"):
+        refuse("label_to", c.label_to, f"only labels and sentences can be learned from real images, and condition is {c.condition}; leave label_to out")
+    if c.matching_aware and c.label_to not in ("D_I", "both"):
+        refuse("matching_aware", True, f"D_I does not see the condition with label_to {c.label_to}; leave it out, or give label_to D_I or both")
     if c.condition == "category": check_room(c, c.categories, "categories")
 
 def check_room(c, condition_dim, what):
@@ -338,7 +345,7 @@ class Config(_Resolved):
         dropped = {instead[name] for name, value in changes.items() if name in instead and not not_given(value)}
         return type(self)(**{k: v for k, v in self.given.items() if k not in dropped} | known(changes, self.__dataclass_fields__))
 
-# %% ../nbs/07_config.ipynb #a072c629
+# %% ../nbs/07_config.ipynb #59df76ef
 def to_dict(self):
     "All resolved settings, as a dict that JSON can hold."
     return dataclasses.asdict(self)
@@ -353,8 +360,10 @@ def from_dict(cls, values):
     return cls(**given)
 
 def training_key(self, fingerprint=""):
-    "12 hex digits over the settings that change what is trained, and over the data's `fingerprint` (without it, the data's name or path)."
-    values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["trains"]}
+    """12 hex digits over the settings that change what is trained, and over the data's `fingerprint` (without it, the data's name or path).
+    A setting at its `neutral` value is left out, so a run from before that setting existed keeps its key."""
+    values = {f.name: value for f in dataclasses.fields(self) if f.metadata["trains"]
+              and ((value := getattr(self, f.name)) != f.metadata["neutral"] or value is None)}
     if fingerprint: values["dataset"] = fingerprint
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()[:12]
 

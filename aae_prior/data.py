@@ -53,7 +53,7 @@ def stratified(labels, seed: int, offset: float = 0.5) -> np.ndarray:
     position = (rank + offset) / np.repeat(counts, counts)
     return by_class[np.lexsort((generator.permutation(len(labels)), position))]  # equal positions in any order
 
-# %% ../nbs/00_data.ipynb #6d7c120d
+# %% ../nbs/00_data.ipynb #0f8d68b6
 def _nhwc(pixels: torch.Tensor) -> torch.Tensor:
     "(N, H, W, C) pixels as a (N, C, H, W) view of contiguous channels_last memory."
     return pixels.contiguous().permute(0, 3, 1, 2)
@@ -68,7 +68,7 @@ class _Held:
     x_test: torch.Tensor
     y_test: torch.Tensor
     class_names: list[str]
-    s_train: torch.Tensor | None = None  # float32 (N, k): the condition of each image
+    s_train: torch.Tensor | None = None  # float32 (N, k): the condition of each image, or (N, m, k): m to draw from
     s_test: torch.Tensor | None = None
     names_train: list[str] | None = None  # file name of each image, where known
     names_test: list[str] | None = None
@@ -109,36 +109,46 @@ class _Drawn(_Held):
         for index in self.order(epoch, seed).split(batch_size)[:len(self) // batch_size]:
             yield self.images(index), beside[index.to(beside.device)]
 
-# %% ../nbs/00_data.ipynb #5b31c3b5
+# %% ../nbs/00_data.ipynb #debc6fb0
 class _Conditioned(_Drawn):
     "How a condition comes to each image."
     def with_condition(self, s_train, s_test) -> "Data":
-        "The same images with these condition arrays, finite numbers (N, k) for each split. ValueError where they do not fit."
+        "The same images with these condition arrays, finite numbers (N, k), or (N, m, k) for m of each image. ValueError where they do not fit."
         s = {"s_train": torch.as_tensor(s_train).float(), "s_test": torch.as_tensor(s_test).float()}
         for (key, rows), n in zip(s.items(), (len(self), len(self.x_test))):
-            if rows.ndim != 2 or len(rows) != n or rows.shape[-1] != s["s_train"].shape[-1] or not rows.isfinite().all():
+            if rows.ndim not in (2, 3) or len(rows) != n or rows.shape[-1] != s["s_train"].shape[-1] or not rows.isfinite().all():
                 raise ValueError(f"{key} of {self.name} has shape {tuple(rows.shape)}; allowed: ({n}, k) finite numbers, "
-                                 "one row an image, the same k in both splits")
+                                 f"one row an image, or ({n}, m, k), m rows an image; the same k in both splits")
         return replace(self, **{key: rows.to(self.x_train.device) for key, rows in s.items()})
 
     def labelled(self) -> "Data":
         "The same images, conditioned on their label: s is a one-hot row (N, classes)."
         return self.with_condition(*(nnf.one_hot(y, self.classes) for y in (self.y_train, self.y_test)))
 
-# %% ../nbs/00_data.ipynb #9739e257
-class Data(_Conditioned):
-    """A data set in memory: uint8 images x (N, C, size, size), int64 labels y (N,) in 0..classes-1, conditions s float32 (N, k) or None.
-    Fields: name, x_train, y_train, x_test, y_test, class_names, s_train, s_test, names_train, names_test, caveat."""
+# %% ../nbs/00_data.ipynb #95f7f22b
+class _Selected(_Conditioned):
+    "How a part is taken."
+    def keep(self, train, test) -> "Data":
+        "The same data with the training images `train` and the test images `test` only: whole numbers, in this order. Labels stay."
+        parts = {}
+        for split, index in (("train", train), ("test", test)):
+            index = torch.as_tensor(index)
+            rows, names = index.to(self.x_train.device), getattr(self, "names_" + split)
+            parts |= {key + split: None if (value := getattr(self, key + split)) is None else value[rows] for key in ("y_", "s_")}
+            parts["x_" + split] = _nhwc(getattr(self, "x_" + split).permute(0, 2, 3, 1)[rows])
+            parts["names_" + split] = None if names is None else [names[i] for i in index]
+        return replace(self, **parts)
+
     def subset(self, n: int, seed: int) -> "Data":
         "The same data with n training images, each class in its share; of one seed, a larger subset contains a smaller one."
         if not self.classes <= n <= len(self):
             raise ValueError(f"n_train {n} does not fit {self.name}; allowed: {self.classes} (one image a class) to {len(self)} (all)")
-        keep = torch.from_numpy(stratified(self.y_train.cpu(), seed, offset=0.0)[:n]).sort().values
-        rows = keep.to(self.x_train.device)
-        return replace(self, x_train=_nhwc(self.x_train.permute(0, 2, 3, 1)[rows]), y_train=self.y_train[rows],
-                       s_train=None if self.s_train is None else self.s_train[rows],
-                       names_train=None if self.names_train is None else [self.names_train[i] for i in keep])
+        return self.keep(torch.from_numpy(stratified(self.y_train.cpu(), seed, offset=0.0)[:n]).sort().values, torch.arange(len(self.x_test)))
 
+# %% ../nbs/00_data.ipynb #796a700b
+class Data(_Selected):
+    """A data set in memory: uint8 images x (N, C, size, size), int64 labels y (N,) in 0..classes-1, conditions s float32 (N, k) or (N, m, k) or None.
+    Fields: name, x_train, y_train, x_test, y_test, class_names, s_train, s_test, names_train, names_test, caveat."""
     def to(self, device) -> "Data":
         "The same data with all its tensors on `device`."
         return replace(self, **{key: value.to(device) for key, value in vars(self).items() if isinstance(value, torch.Tensor)})

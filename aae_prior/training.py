@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
-           'condition_dim', 'draw', 'fixed', 'backward', 'update', 'fastest_precision', 'keep_freed_memory', 'autocast',
-           'aae_phase', 'loss_Q', 'train_D_I', 'prior_phase', 'step', 'follow', 'gradients', 'apply',
-           'reference_aae_phase', 'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'encode',
-           'reconstruct', 'classify', 'sample_noise']
+           'condition_dim', 'conditions_of', 'draw', 'fixed', 'backward', 'update', 'fastest_precision',
+           'keep_freed_memory', 'autocast', 'aae_phase', 'loss_Q', 'mismatched', 'train_D_I', 'prior_phase', 'step',
+           'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase', 'reference_step',
+           'prior_codes', 'generate', 'encode', 'reconstruct', 'classify', 'sample_noise']
 
 # %% ../nbs/03_training.ipynb #e7590503
 import copy
@@ -29,7 +29,7 @@ from .networks import CodeDiscriminator, CodeGenerator, Decoder, Encoder, FixedP
 # %% ../nbs/03_training.ipynb #3253fb39
 DISCRETE = ("label", "category")     # conditions s that are one-hot rows; a sentence is a vector
 
-# %% ../nbs/03_training.ipynb #17879d69
+# %% ../nbs/03_training.ipynb #53a645e6
 class Networks(nn.Module):
     "enc, dec, CG, D_I (None for `aae`) and D_C for a resolved `config`, images of `channels`, conditions of `condition_dim` values"
     def __init__(self, config, channels, condition_dim=0):
@@ -41,7 +41,7 @@ class Networks(nn.Module):
         self.D_C = CodeDiscriminator(c.code_dim)
         self.D_I = None
         if c.model != "aae":
-            sees = c.condition == "text" or (c.condition == "label" and c.label_to in ("D_I", "both"))
+            sees = c.label_to in ("D_I", "both")
             self.D_I = ImageDiscriminator(channels, condition_dim, **shape, sees_condition=sees, feature_layer=c.feature_layer)
         if c.ema:
             self.average = nn.ModuleDict({k: copy.deepcopy(self.get_submodule(k)) for k in ("dec", "CG")})
@@ -89,7 +89,7 @@ def sample_condition(config, n, g, device="cpu"):
     if config.condition != "category": return None
     return nnf.one_hot(torch.randint(config.categories, (n,), generator=g, device=device), config.categories).float()
 
-# %% ../nbs/03_training.ipynb #b191f3bb
+# %% ../nbs/03_training.ipynb #8e4a05c6
 def steps_per_epoch(data, config):
     "Steps of one pass over the data; the last, incomplete batch is left out"
     return len(data) // config.batch_size
@@ -97,9 +97,16 @@ def steps_per_epoch(data, config):
 def condition_dim(data, config):
     "Values of s: the classes, the categories, the embedding's length, or 0"
     if config.condition == "none": return 0
-    return config.categories if config.condition == "category" else data.s_train.shape[1]
+    return config.categories if config.condition == "category" else data.s_train.shape[-1]
 
-# %% ../nbs/03_training.ipynb #ca360084
+# %% ../nbs/03_training.ipynb #e6471faa
+def conditions_of(data, index, g):
+    "Conditions (B, k) of the training images `index`: their row of s (N, k), or one drawn from the m rows each has in s (N, m, k)"
+    s = data.s_train[index]
+    if s.ndim == 2: return s
+    return s[torch.arange(len(s), device=s.device), torch.randint(s.shape[1], (len(s),), generator=g, device=g.device).to(s.device)]
+
+# %% ../nbs/03_training.ipynb #e3ee2419
 @functools.lru_cache(maxsize=4)
 def _order(n, epoch, seed): return torch.randperm(n, generator=generator("order", seed, epoch))
 
@@ -114,7 +121,7 @@ def draw(data, config, step):
     g = generator("step", config.seed, step, device=device)
     normal = lambda n: torch.randn(B, n, generator=g, device=device)
     k = condition_dim(data, config)
-    s, s2 = [data.s_train[index]] * 2 if config.condition in ("label", "text") else [sample_condition(config, B, g, device) for _ in "12"]
+    s, s2 = [conditions_of(data, index, g)] * 2 if config.condition in ("label", "text") else [sample_condition(config, B, g, device) for _ in "12"]
     H = math.log(k) if config.condition == "category" else _entropy(data.s_train) if config.condition == "label" else 0.0
     eps = [normal(config.code_dim) if config.stochastic else None for _ in "12"]
     z, z2 = normal(config.noise_dim - k), normal(config.noise_dim - k)
@@ -198,19 +205,27 @@ def aae_phase(nets, opts, b, config, F_x):
     update(opts, *["D_C"] * together, "enc", "dec")
     return dict(L_D_C=L_D_C, L_GAN_C=L_GAN_C, L_rec=L_rec, acc_D_C=accuracy_D(real, fake))
 
-# %% ../nbs/03_training.ipynb #775c53e2
+# %% ../nbs/03_training.ipynb #a64a26b6
 def loss_Q(b, config, q_real, q_noise):
     "Q's own loss: on real images with their labels (label_to Q or both), and (Q_on_generated) on generated ones with the conditions that made them"
     loss = 0.0
-    if config.condition == "label" and config.label_to in ("Q", "both"): loss = loss_MI(q_real, b.s)
-    if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, config.condition in DISCRETE)
+    discrete = config.condition in DISCRETE
+    if config.label_to in ("Q", "both"): loss = loss_MI(q_real, b.s, discrete)
+    if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, discrete)
     return config.mi_weight * loss
 
-# %% ../nbs/03_training.ipynb #af414b56
+# %% ../nbs/03_training.ipynb #c922a9a9
+def mismatched(nets, b, config):
+    "[Logits (B,) of D_I for real images with another image's condition], or [] where `matching_aware` is off"
+    if not config.matching_aware: return []
+    other = b.s.roll(1, 0)
+    return [nets.D_I(b.x, other)[0].masked_fill((other == b.s).all(1), -100.0)]      # surely fake: no loss, no gradient
+
+# %% ../nbs/03_training.ipynb #a60e0344
 def train_D_I(nets, b, config, real, fakes):
     "Gradients of D_I and Q; returns (L_D_I, accuracy of D_I)"
     judged = [nets.D_I(fake.detach(), b.s2) for fake in fakes]
-    logits = [logit for logit, *_ in judged]
+    logits = [logit for logit, *_ in judged] + mismatched(nets, b, config)
     L_D_I = loss_D(real[0], *logits)
     L_Q = loss_Q(b, config, real[1], judged[0][1]) if config.condition != "none" else 0.0
     if config.mi_into_D_I or config.condition == "none": backward(L_D_I + L_Q, nets.D_I)
@@ -298,14 +313,14 @@ def reference_aae_phase(nets, opts, b, config, careful):
     apply(opts, nets, grads)
     return dict(L_D_C=L_D_C, L_GAN_C=L_GAN_C, L_rec=L_rec)
 
-# %% ../nbs/03_training.ipynb #be73c4c7
+# %% ../nbs/03_training.ipynb #8185b7ce
 def reference_prior_phase(nets, opts, b, config, careful):
     "The prior phase in its plainest form (Q trains all of D_I: `mi_into_D_I`)"
     real, fakes = nets.D_I(b.x, b.s), [nets.dec(nets.CG(b.z2, b.s2))]
     if config.rec_as_fake:
         with fixed(nets.enc): fakes.append(nets.dec(nets.enc(b.x, b.eps2)))
     judged = [nets.D_I(fake, b.s2) for fake in fakes]
-    L_D_I = loss_D(real[0], *[j[0] for j in judged])
+    L_D_I = loss_D(real[0], *[j[0] for j in judged], *mismatched(nets, b, config))
     L_Q = loss_Q(b, config, real[1], judged[0][1]) if config.condition != "none" else 0.0
     grads = gradients(L_D_I + L_Q, nets, ["D_I"], careful, keep=True)
     if config.update == "alternating": apply(opts, nets, grads); grads = {}

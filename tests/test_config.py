@@ -37,10 +37,12 @@ ALLOWED = dict(   # name -> (values honoured as they are, values refused), writt
     lam=([1e-6, 1.0], [0, -1]), rec_weight=([0.0, 1.0], [-1]), rec_scale=([10.0], [0]), mi_weight=([0.0, 3.0], [-0.5]),
     width=([0.125, 4.0], [0, 4.01]), size=([32, 64, 128], [28, 33, 256]), code_dim=([1, 2000], [0, 10**9]), noise_dim=([1, 2000], [0, 10**9]),
     categories=([2, 1000], [1, 1001]), update=(["simultaneous", "alternating"], ["both"]), gan_loss=(["saturating", "non_saturating"], ["hinge"]),
-    label_to=(["none", "Q", "D_I", "both"], ["CG"]), Q_on_generated=([True, False], [2]), rec_as_fake=([True, False], ["no way"]), dec_in_prior_phase=([True, False], [3]),
+    label_to=(["none", "Q", "D_I", "both"], ["CG"]), Q_on_generated=([True, False], [2]), matching_aware=([True, False], ["some"]), rec_as_fake=([True, False], ["no way"]), dec_in_prior_phase=([True, False], [3]),
     mi_into_D_I=([True, False], [[]]), norm=([True, False], [0.5]), stem_stride=([1, 2], [0, 3]), feature_layer=([-3, -2, -1], [0, -4]),
     stochastic=([True, False], ["perhaps"]), ema=([0.0, 0.999], [1.0, -0.1]), precision=(["auto", "fp32", "bf16"], ["fp16"]),
+    captions=(["own", "class"], ["any"]), encoder=(["gru", "my/own.npz", "some-model"], [5, True]), text_steps=([1, 800], [0]),
     eval_every=([1, 500], [0]), n_eval=([1, 1000], [0]))
+BESIDE = dict(matching_aware=dict(label_to="both"))    # what a value needs beside it
 
 
 def test_the_table_of_the_test_names_every_field():
@@ -52,7 +54,7 @@ def test_range_of_each_field(name):
     honoured, refused = ALLOWED[name]
     for value in honoured:
         for typed in (value, str(value), f" {value} "):
-            found = getattr(Config.from_parameters({name: typed}), name)
+            found = getattr(Config.from_parameters({name: typed} | BESIDE.get(name, {})), name)
             assert found == value and type(found) is type(value) is FIELDS[name].type
     for value in refused:
         line = refusal(Config.from_parameters, {name: value})
@@ -103,7 +105,7 @@ def as_typed(typed, found, default):
 @given(st.sampled_from(list(FIELDS)).flatmap(lambda name: st.tuples(st.just(name), pairs(name))))
 def test_each_value_is_honoured_exactly_or_refused_by_name(case):
     name, (typed, expected) = case
-    try: found = getattr(Config.from_parameters({name: typed}), name)
+    try: found = getattr(Config.from_parameters({name: typed} | BESIDE.get(name, {})), name)
     except SettingError as error:
         text = str(error)
         assert text.startswith(f"{name} = ") and text.splitlines() == [text] and expected in (None, REFUSED) and typed is not None
@@ -152,7 +154,7 @@ def test_preset_is_shadowed_by_nothing_but_a_given_value(preset):
 
 def test_presets_and_defaults_are_those_documented():
     assert [(c.steps, c.width, c.batch_size, c.n_eval) for c in map(lambda p: Config(preset=p), PRESETS)] == [
-        (4, 0.125, 32, 20), (600, 0.25, 64, 1000), (2000, 0.5, 64, 1000), (100_000, 1.0, 64, 1000)]
+        (4, 0.125, 32, 20), (600, 0.25, 64, 1000), (1500, 0.5, 64, 1000), (100_000, 1.0, 64, 1000)]
     assert [(c.code_dim, c.noise_dim) for c in (Config(condition=s) for s in ("none", "label", "category", "text"))] == [(64, 64), (64, 64), (100, 100), (128, 300)]
     assert Config(condition="none", code_dim=8).noise_dim == 8 and Config(model="maae", code_dim=200).noise_dim == 200
 
@@ -176,7 +178,8 @@ def test_steps_of_epochs():
 @pytest.mark.parametrize("values, name, words", [
     (dict(steps=5, epochs=1), "steps", "not both"), (dict(publish=True, preset="smoke"), "publish", "preset quick"),
     (dict(model="aae", condition="label"), "condition", "takes no condition"), (dict(model="maae", noise_dim=32), "noise_dim", "no code generator"),
-    (dict(model="aae", code_dim=8, noise_dim=64), "noise_dim", "no code generator"), (dict(condition="category", label_to="Q"), "label_to", "only condition label"),
+    (dict(model="aae", code_dim=8, noise_dim=64), "noise_dim", "no code generator"), (dict(condition="category", label_to="Q"), "label_to", "only labels and sentences"),
+    (dict(condition="label", matching_aware=True), "matching_aware", "does not see the condition"),
     (dict(condition="label", label_to="D_I", Q_on_generated=False), "Q_on_generated", "learn nothing"),
     (dict(condition="category", categories=100), "noise_dim", "give noise_dim of 101 or more"),
     (dict(condition="category", categories=100, model="maae"), "noise_dim", "give code_dim of 101 or more")])
@@ -230,17 +233,28 @@ def test_dataset_paths(tmp_path, monkeypatch):
 
 OTHER = dict(   # a second value for each field, allowed beside the other fields of the base
     dataset="mnist", preset="cpu", model="maae", condition="none", device="mps", seed=1, run_dir="r", out_dir="o", publish=True, epochs=2.0, steps=5,
-    n_train=100, batch_size=65, lr=0.1, lr_D=0.1, beta1=0.1, beta2=0.1, ema=0.1, precision="fp32", lam=2.0, rec_weight=2.0, rec_scale=2.0, mi_weight=2.0,
-    update="simultaneous", gan_loss="saturating", label_to="D_I", Q_on_generated=True, rec_as_fake=False, dec_in_prior_phase=False, mi_into_D_I=False, width=1.0, size=64,
+    n_train=100, batch_size=65, lr=0.1, lr_D=0.1, beta1=0.1, beta2=0.1, ema=0.1, precision="fp32", lam=2.0, rec_weight=2.0, rec_scale=2.0, mi_weight=3.0,
+    update="simultaneous", gan_loss="saturating", label_to="D_I", Q_on_generated=True, matching_aware=True, captions="class", encoder="some-model", text_steps=5, rec_as_fake=False, dec_in_prior_phase=False, mi_into_D_I=False, width=1.0, size=64,
     code_dim=65, noise_dim=65, categories=11, norm=False, stem_stride=1, feature_layer=-2, stochastic=True, eval_every=7, n_eval=5)
-NOT_TRAINED = {"preset", "device", "run_dir", "out_dir", "publish", "n_eval"}
+NOT_TRAINED = {"preset", "device", "run_dir", "out_dir", "publish", "n_eval", "captions", "encoder", "text_steps"}    # the sentences count through the data
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_key_changes_exactly_with_what_is_trained(name):
-    base = Config(width=0.25, steps=1200)
+    base = Config(width=0.25, steps=1200, **BESIDE.get(name, {}))
     changed = base.replace(**{name: OTHER[name]})
     assert getattr(changed, name) == OTHER[name] != getattr(base, name)
     assert (changed.training_key() == base.training_key()) == (name in NOT_TRAINED)
+
+
+def test_a_setting_that_came_later_leaves_earlier_keys_alone(monkeypatch):
+    config, wider = Config(label_to="both", width=0.25), Config(label_to="both", width=0.5)
+    key = config.training_key("f00d")
+    earlier = [f for f in dataclasses.fields(Config) if f.name != "matching_aware"]
+    monkeypatch.setattr("aae_prior.config.dataclasses.fields", lambda _: earlier)      # as before matching_aware existed
+    assert config.training_key("f00d") == key != wider.training_key("f00d")
+    monkeypatch.undo()
+    assert config.replace(matching_aware=False).training_key("f00d") == key != config.replace(matching_aware=True).training_key("f00d")
+    assert Config.from_dict({k: v for k, v in config.to_dict().items() if k != "matching_aware"}).training_key("f00d") == key
 
 
 def test_key_takes_the_data_by_its_content():
