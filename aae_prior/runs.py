@@ -12,7 +12,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'clear_temporary', 'fixed_precision', 'resume', 'train', 'advice', 'fit', 'Run', 'read_weights', 'load',
            'chosen_run']
 
-# %% ../nbs/08_runs.ipynb #9e28dce8
+# %% ../nbs/08_runs.ipynb #80a95532
 import csv
 import hashlib
 import io
@@ -39,7 +39,7 @@ import aae_prior
 from .config import Config, record as environment, resolve_device
 from .data import Data, load as load_data, normalise, quantise
 from .metrics import mean_pairwise_distance
-from .text import Described, describe
+from .text import Described, with_sentences
 from .training import (DISCRETE, Networks, build, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
                                 optimisers, step, steps_per_epoch)
 
@@ -60,10 +60,10 @@ def run_folder(config: Config, data: Data, root=None) -> Path:
     name = re.sub(r"[^A-Za-z0-9_]+", "_", data.name)
     return Path(root or runs_root()).expanduser().absolute() / f"{name}-{config.condition}-{config.model}-{config.training_key(data.fingerprint)}"
 
-# %% ../nbs/08_runs.ipynb #4d6e23a8
+# %% ../nbs/08_runs.ipynb #f7923cef
 def described(config: Config, data: Data) -> Described:
-    "The data set that `config` names with sentences as conditions, and their encoder. Errors as `text.describe`."
-    return describe(data, config.dataset, config.captions, config.encoder, config.text_steps, runs_root() / "encoders")
+    "The data set that `config` names with sentences as conditions, and their encoder. Errors as `text.with_sentences`."
+    return with_sentences(data, config.dataset, config.captions, config.encoder, config.text_steps, runs_root() / "encoders")
 
 # %% ../nbs/08_runs.ipynb #6aeee3bf
 def prepare(config: Config, data: Data = None) -> Data:

@@ -7,7 +7,8 @@ __all__ = ['PAD', 'UNKNOWN', 'COMPOSED', 'NUMBERS', 'ADJECTIVES', 'DIM', 'SENTEN
            'numbered', 'read_sentences', 'caption_places', 'matched', 'read_captions', 'measurements', 'compose',
            'composed', 'mean_of_words', 'Recurrent', 'Bag', 'Look', 'contrastive', 'JointEmbedding', 'recall_at',
            'pools', 'drawn_pairs', 'fit_joint', 'hash_of', 'joint_embedding', 'Given', 'from_table',
-           'from_transformers', 'lent', 'with_lent', 'conditions', 'kept_table', 'Described', 'describe', 'r_precision']
+           'from_transformers', 'lent', 'with_lent', 'conditions', 'kept_table', 'Described', 'with_sentences',
+           'r_precision']
 
 # %% ../nbs/06_text.ipynb #85c29c75
 import ast
@@ -443,8 +444,8 @@ def _said(dataset, own, has, captions):
     if captions == "own": return f"{n:,} of {of:,} training images have captions and are used, captions own"
     return f"{n:,} of {of:,} training images have captions of their own; {sum(map(bool, has)) - n:,} others borrow {LENT} of their class, captions class"
 
-# %% ../nbs/06_text.ipynb #d6800b68
-def describe(data, dataset, captions="own", encoder="gru", steps=800, folder=None, root=None) -> Described:
+# %% ../nbs/06_text.ipynb #ae2635bf
+def with_sentences(data, dataset, captions="own", encoder="gru", steps=800, folder=None, root=None) -> Described:
     """`data` (loaded as `dataset`) with sentences as conditions; settings as in the config (`captions`, `encoder`, `text_steps`).
 
     `folder` keeps encoder and embeddings, so that the same call gives the same numbers for ever. Errors as `read_captions`, `from_table`, `from_transformers`."""
