@@ -700,6 +700,15 @@ def test_conditions_that_do_not_fit_are_refused(mine):
         with pytest.raises(ValueError, match="allowed"): mine.with_condition(train, test)
 
 
+def test_validation_images_come_from_the_training_images(mine):
+    data = mine.labelled().with_validation(seed=1)
+    assert (len(data), len(data.x_test)) == (109, 21) and sorted(data.names_train + data.names_test) == sorted(mine.names_train)
+    assert data.y_test.bincount().max() - data.y_test.bincount().min() <= 2 and data.s_test.argmax(1).equal(data.y_test)
+    index = [int(name.removesuffix(".jpg")) for name in data.names_test]
+    assert torch.equal(data.x_test, mine.x_train[index]) and torch.equal(data.y_test, mine.y_train[index])
+    assert data.fingerprint != mine.fingerprint != mine.with_validation(seed=2).fingerprint != data.fingerprint
+
+
 def test_subsets_are_stratified_and_nested(mine):
     data = mine.labelled()
     kept = {n: data.subset(n, seed=1) for n in (3, 4, 60, 65, 129, 130)}
