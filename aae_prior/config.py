@@ -186,7 +186,7 @@ class _Training(_What):
     ema: float = setting(0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned")
     precision: str = setting("auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here")
 
-# %% ../nbs/07_config.ipynb #93f9a0c2
+# %% ../nbs/07_config.ipynb #4ed63eb2
 @dataclass(frozen=True, kw_only=True)
 class _Losses(_Training):
     lam: float = setting(1.0, FACTOR, "lambda, the weight of L_rec for dec")
@@ -194,15 +194,17 @@ class _Losses(_Training):
     rec_scale: float = setting(10.0, FACTOR, "factor of L_rec, which is a mean over features")
     mi_weight: float = setting(2.0, WEIGHT, "weight of L_MI", "tuned")
     update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first", "tuned")
-    gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating")), "loss of the generators")
+    gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating", "hinge")), "loss of the generators; hinge, that of the discriminators too, is beyond the paper")
     label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label or text, who learns which label or sentence a real image has", "tuned", by="Q with condition label, both with text, else none")
     Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to gives Q real labels, else True")
     matching_aware: bool = setting(None, SWITCH, "a real image with the condition of another one counts as a fake (needs label_to D_I or both)", neutral=False, by="True with condition text, else False")
+    r1: float = setting(0.0, WEIGHT, "weight of the R1 penalty on D_I; beyond the paper, 0 is off", neutral=0.0)
+    augment: bool = setting(False, SWITCH, "D_I sees images shifted, brightened and with a patch; beyond the paper", neutral=False)
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
     mi_into_D_I: bool = setting(True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I")
 
-# %% ../nbs/07_config.ipynb #8d6a00a4
+# %% ../nbs/07_config.ipynb #e8c6484f
 @dataclass(frozen=True, kw_only=True)
 class _Networks(_Losses):
     width: float = setting(None, Between(0, 4, "low"), "factor on the channels of Tables 2 and 3", by="the preset's")
@@ -211,6 +213,7 @@ class _Networks(_Losses):
     noise_dim: int = setting(None, Between(1, 10**5), "length of CG's input, noise and condition together", "paper", by="label 64, category 100, text 300, none code_dim; without CG code_dim")
     categories: int = setting(10, Between(2, 1000), "number of categories with condition category", "paper")
     norm: bool = setting(True, SWITCH, "batch normalisation inside residual blocks")
+    spectral_norm: bool = setting(False, SWITCH, "spectral normalisation in D_I and D_C; beyond the paper", neutral=False)
     stem_stride: int = setting(2, OneOf((1, 2)), "stride of the encoder's first convolution", "paper", unit="pixels")
     feature_layer: int = setting(-1, Between(-3, -1), "convolutional layer of D_I that is F, counted from the last", "paper")
     captions: str = setting("own", OneOf(("own", "class")), "with condition text, which sentences an image gets: its own, or lent ones of its class where it has none", trains=False)

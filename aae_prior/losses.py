@@ -15,15 +15,17 @@ def wide(x):
     "`x` in fp32, or as it is where it is wider"
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
-# %% ../nbs/02_losses.ipynb #c7185483
-def loss_D(real, *fakes):
-    "Discriminator loss (Eqs. 4, 5): logits (B,) of the real side and of each fake side to one number; ln 2 a side when undecided"
-    return nnf.softplus(-wide(real)).mean() + sum(nnf.softplus(wide(fake)).mean() for fake in fakes)
+# %% ../nbs/02_losses.ipynb #662ac0f6
+def loss_D(real, *fakes, kind="non_saturating"):
+    "Discriminator loss (Eqs. 4, 5), or hinge: logits (B,) of the real side and of each fake side to one number; undecided ln 2 a side, hinge 1"
+    side = (lambda l: nnf.relu(1 - wide(l)).mean()) if kind == "hinge" else (lambda l: nnf.softplus(-wide(l)).mean())
+    return side(real) + sum(side(-fake) for fake in fakes)
 
-# %% ../nbs/02_losses.ipynb #ec07a93b
+# %% ../nbs/02_losses.ipynb #71c7bd58
 def loss_G(fake, kind="non_saturating"):
-    "Generator loss on the logits (B,) of its fakes: -log D, or log(1 - D) when `kind` is 'saturating'"
+    "Generator loss on the logits (B,) of its fakes: -log D; log(1 - D) when `kind` is 'saturating'; minus the logit when it is 'hinge'"
     fake = wide(fake)
+    if kind == "hinge": return -fake.mean()
     return nnf.softplus(-fake).mean() if kind == "non_saturating" else -nnf.softplus(fake).mean()
 
 # %% ../nbs/02_losses.ipynb #8c256e94

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['extra_blocks', 'scaled', 'batch_norm', 'DownBlock', 'UpBlock', 'Encoder', 'init_normal', 'CodeToMap', 'Decoder',
-           'with_condition', 'CodeGenerator', 'FixedPrior', 'ImageDiscriminator', 'CodeDiscriminator']
+           'with_condition', 'CodeGenerator', 'FixedPrior', 'bound', 'ImageDiscriminator', 'CodeDiscriminator']
 
 # %% ../nbs/01_networks.ipynb #4886e843
 import torch
@@ -129,10 +129,16 @@ class FixedPrior(nn.Module):
     "The manually specified prior of `aae` and `maae` in the place of CG: [s, z] unchanged"
     def forward(self, z, s=None): return with_condition(z, s)
 
-# %% ../nbs/01_networks.ipynb #994d4e0c
+# %% ../nbs/01_networks.ipynb #a671215b
+def bound(net):
+    "Spectral normalisation of every convolution and linear layer of `net`, one power iteration a forward pass"
+    for m in list(net.modules()):
+        if isinstance(m, (nn.Conv2d, nn.Linear)): nn.utils.parametrizations.spectral_norm(m)
+
+# %% ../nbs/01_networks.ipynb #5af14d55
 class ImageDiscriminator(nn.Module):
     "Table 4: images (B, channels, size, size) in [-1, 1] to (realness logit (B,), Q (B, condition_dim) or None, F)"
-    def __init__(self, channels, condition_dim=0, width=1.0, size=32, sees_condition=False, feature_layer=-1):
+    def __init__(self, channels, condition_dim=0, width=1.0, size=32, sees_condition=False, feature_layer=-1, spectral=False):
         super().__init__()
         c = [scaled(n, width) for n in (64, 128, 256)] + [scaled(256, width)] * extra_blocks(size)
         layers = [nn.Sequential(nn.Conv2d(channels, c[0], 4, 2, 1), nn.LeakyReLU(0.2))]
@@ -145,6 +151,7 @@ class ImageDiscriminator(nn.Module):
         self.real = nn.Linear(units, 1)
         self.q = nn.Linear(units, condition_dim) if condition_dim else None
         init_normal(self)
+        if spectral: bound(self)
 
     def features(self, x):
         "F(x): the output of layer `feature_layer`, (B, 256, 4, 4) at full width and 32 x 32 for the last one"
@@ -157,10 +164,11 @@ class ImageDiscriminator(nn.Module):
         if self.condition is not None: h = h + self.condition(s)
         return self.real(nnf.leaky_relu(h, 0.2)).squeeze(1), q, F
 
-# %% ../nbs/01_networks.ipynb #f1635fe7
+# %% ../nbs/01_networks.ipynb #de87cbe1
 class CodeDiscriminator(nn.Sequential):
     "Table 4: codes (B, code_dim) to realness logits (B,)"
-    def __init__(self, code_dim):
+    def __init__(self, code_dim, spectral=False):
         sizes = [code_dim, 1000, 500, 200]
         hidden = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         super().__init__(*hidden, nn.Linear(200, 1), nn.Flatten(0))
+        if spectral: bound(self)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
            'condition_dim', 'conditions_of', 'draw', 'fixed', 'backward', 'update', 'fastest_precision',
-           'keep_freed_memory', 'autocast', 'aae_phase', 'loss_Q', 'mismatched', 'train_D_I', 'prior_phase', 'step',
-           'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase', 'reference_step',
-           'prior_codes', 'generate', 'encode', 'reconstruct', 'classify', 'sample_noise']
+           'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'mismatched', 'train_D_I',
+           'prior_phase', 'step', 'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase',
+           'reference_step', 'prior_codes', 'generate', 'encode', 'reconstruct', 'classify', 'sample_noise']
 
 # %% ../nbs/03_training.ipynb #e7590503
 import copy
@@ -29,7 +29,7 @@ from .networks import CodeDiscriminator, CodeGenerator, Decoder, Encoder, FixedP
 # %% ../nbs/03_training.ipynb #3253fb39
 DISCRETE = ("label", "category")     # conditions s that are one-hot rows; a sentence is a vector
 
-# %% ../nbs/03_training.ipynb #53a645e6
+# %% ../nbs/03_training.ipynb #ed4f9395
 class Networks(nn.Module):
     "enc, dec, CG, D_I (None for `aae`) and D_C for a resolved `config`, images of `channels`, conditions of `condition_dim` values"
     def __init__(self, config, channels, condition_dim=0):
@@ -38,11 +38,12 @@ class Networks(nn.Module):
         self.enc = Encoder(channels, c.code_dim, **shape, stem_stride=c.stem_stride, norm=c.norm, stochastic=c.stochastic)
         self.dec = Decoder(c.code_dim, channels, **shape, norm=c.norm)
         self.CG = CodeGenerator(c.noise_dim, c.code_dim) if c.model == "ours" else FixedPrior()
-        self.D_C = CodeDiscriminator(c.code_dim)
+        self.D_C = CodeDiscriminator(c.code_dim, spectral=c.spectral_norm)
         self.D_I = None
         if c.model != "aae":
             sees = c.label_to in ("D_I", "both")
-            self.D_I = ImageDiscriminator(channels, condition_dim, **shape, sees_condition=sees, feature_layer=c.feature_layer)
+            self.D_I = ImageDiscriminator(channels, condition_dim, **shape, sees_condition=sees,
+                                          feature_layer=c.feature_layer, spectral=c.spectral_norm)
         if c.ema:
             self.average = nn.ModuleDict({k: copy.deepcopy(self.get_submodule(k)) for k in ("dec", "CG")})
             self.average.register_buffer("steps", torch.zeros(()))
@@ -64,7 +65,7 @@ def optimisers(nets, config):
     trained = {k: list(net.parameters()) for k in rates if (net := getattr(nets, k)) is not None}
     return {k: torch.optim.Adam(p, rates[k], betas=(config.beta1, config.beta2), fused=True) for k, p in trained.items() if p}
 
-# %% ../nbs/03_training.ipynb #d27db5ae
+# %% ../nbs/03_training.ipynb #8a0dd1fb
 @dataclass
 class Batch:
     "All that is random in one step: images x (B, C, n, n), conditions s and noise z for the AAE phase, s2 and z2 for the prior phase"
@@ -76,6 +77,7 @@ class Batch:
     eps: torch.Tensor = None      # noise of a stochastic encoder, for each phase
     eps2: torch.Tensor = None
     H: float = 0.0                # entropy of a discrete condition, nats
+    moves: torch.Tensor = None    # numbers in [0, 1) that say how each image is augmented, (B, 5)
 
 # %% ../nbs/03_training.ipynb #7fa62ee9
 def generator(*key, device="cpu"):
@@ -106,7 +108,7 @@ def conditions_of(data, index, g):
     if s.ndim == 2: return s
     return s[torch.arange(len(s), device=s.device), torch.randint(s.shape[1], (len(s),), generator=g, device=g.device).to(s.device)]
 
-# %% ../nbs/03_training.ipynb #e3ee2419
+# %% ../nbs/03_training.ipynb #6dcb514a
 @functools.lru_cache(maxsize=4)
 def _order(n, epoch, seed): return torch.randperm(n, generator=generator("order", seed, epoch))
 
@@ -125,17 +127,22 @@ def draw(data, config, step):
     H = math.log(k) if config.condition == "category" else _entropy(data.s_train) if config.condition == "label" else 0.0
     eps = [normal(config.code_dim) if config.stochastic else None for _ in "12"]
     z, z2 = normal(config.noise_dim - k), normal(config.noise_dim - k)
-    return Batch(data.images(index), z, z2, s, s2, *eps, H)
+    moves = torch.rand(B, 5, generator=g, device=device) if config.augment else None
+    return Batch(data.images(index), z, z2, s, s2, *eps, H, moves)
 
-# %% ../nbs/03_training.ipynb #0442050e
+# %% ../nbs/03_training.ipynb #8cb23d41
 @contextmanager
 def fixed(*nets):
-    "Use networks without moving the running statistics of their batch normalisation"
-    norms = [m for net in nets for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    "Use networks without moving the running statistics of their batch normalisation, or the iteration of a spectral one"
+    modules = [m for net in nets for m in net.modules()]
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    spectral = [m for m in modules if isinstance(m, nn.utils.parametrizations._SpectralNorm) and m.training]
     for m in norms: m.track_running_stats = False
+    for m in spectral: m.eval()
     try: yield
     finally:
         for m in norms: m.track_running_stats = True
+        for m in spectral: m.train()
 
 # %% ../nbs/03_training.ipynb #ba82d4fb
 def backward(loss, *nets):
@@ -181,7 +188,27 @@ def autocast(config, device):
     precision = fastest_precision(str(device)) if config.precision == "auto" else config.precision
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
-# %% ../nbs/03_training.ipynb #1fab1122
+# %% ../nbs/03_training.ipynb #1b6ff004
+def augmented(x, b):
+    "Images x (B, C, n, n) as D_I sees them: moved as the Batch `b` says, or as they are"
+    if b.moves is None: return x
+    n, pixels = x.shape[-1], torch.arange(x.shape[-1], device=x.device)
+    reach, each = n // 8, torch.arange(len(x), device=x.device)[:, None, None]
+    rows, cols = [(b.moves[:, i, None] * (2 * reach + 1)).long() + pixels for i in (0, 1)]           # where each pixel comes from
+    x = nnf.pad(x, [reach] * 4)[each, :, rows[:, :, None], cols[:, None, :]] + b.moves[:, 2, None, None, None] - 0.5
+    hidden = [((b.moves[:, i, None] * n).long() - pixels).abs() < n // 4 for i in (3, 4)]
+    return x.masked_fill((hidden[0][:, :, None] & hidden[1][:, None, :])[..., None], 0.0).permute(0, 3, 1, 2)
+
+# %% ../nbs/03_training.ipynb #5b672c61
+def penalty_R1(nets, b, config):
+    "R_1 of the logit of D_I at the real images as it sees them, gamma = config.r1; 0 where that is 0"
+    if not config.r1: return 0.0
+    x = augmented(b.x, b).detach().requires_grad_()
+    with fixed(nets.D_I): logit = nets.D_I(x, b.s)[0]
+    slope, = torch.autograd.grad(logit.sum(), x, create_graph=True)
+    return config.r1 / 2 * slope.float().square().flatten(1).sum(1).mean()
+
+# %% ../nbs/03_training.ipynb #095e5e15
 def aae_phase(nets, opts, b, config, F_x):
     "Train D_C, enc and dec on one batch; `F_x` is what the reconstruction is compared with: F(x), or x itself for `aae`"
     together = config.update == "simultaneous"
@@ -189,13 +216,13 @@ def aae_phase(nets, opts, b, config, F_x):
     z_x = nets.enc(b.x, b.eps)
 
     real, fake = nets.D_C(z_c), nets.D_C(z_x.detach())
-    L_D_C = loss_D(real, fake)
+    L_D_C = loss_D(real, fake, kind=config.gan_loss)
     backward(L_D_C, nets.D_C)
     if not together: update(opts, "D_C")
 
     z = z_x.detach().requires_grad_()
     x_rec = nets.dec(z)
-    with fixed(*[nets.D_I] * (nets.D_I is not None)): F_rec = x_rec if nets.D_I is None else nets.D_I.features(x_rec)
+    with fixed(*[nets.D_I] * (nets.D_I is not None)): F_rec = x_rec if nets.D_I is None else nets.D_I.features(augmented(x_rec, b))
     L_rec = loss_rec(F_x, F_rec, config.rec_scale)
     (config.lam * L_rec).backward(inputs=[z, *nets.dec.parameters()])
     z.grad *= config.rec_weight / config.lam
@@ -214,27 +241,28 @@ def loss_Q(b, config, q_real, q_noise):
     if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, discrete)
     return config.mi_weight * loss
 
-# %% ../nbs/03_training.ipynb #c922a9a9
+# %% ../nbs/03_training.ipynb #042efb8a
 def mismatched(nets, b, config):
     "[Logits (B,) of D_I for real images with another image's condition], or [] where `matching_aware` is off"
     if not config.matching_aware: return []
     other = b.s.roll(1, 0)
-    return [nets.D_I(b.x, other)[0].masked_fill((other == b.s).all(1), -100.0)]      # surely fake: no loss, no gradient
+    return [nets.D_I(augmented(b.x, b), other)[0].masked_fill((other == b.s).all(1), -100.0)]      # surely fake: no loss, no gradient
 
-# %% ../nbs/03_training.ipynb #a60e0344
+# %% ../nbs/03_training.ipynb #50dcb179
 def train_D_I(nets, b, config, real, fakes):
     "Gradients of D_I and Q; returns (L_D_I, accuracy of D_I)"
-    judged = [nets.D_I(fake.detach(), b.s2) for fake in fakes]
+    judged = [nets.D_I(augmented(fake.detach(), b), b.s2) for fake in fakes]
     logits = [logit for logit, *_ in judged] + mismatched(nets, b, config)
-    L_D_I = loss_D(real[0], *logits)
+    L_D_I = loss_D(real[0], *logits, kind=config.gan_loss)
+    L = L_D_I + penalty_R1(nets, b, config)
     L_Q = loss_Q(b, config, real[1], judged[0][1]) if config.condition != "none" else 0.0
-    if config.mi_into_D_I or config.condition == "none": backward(L_D_I + L_Q, nets.D_I)
+    if config.mi_into_D_I or config.condition == "none": backward(L + L_Q, nets.D_I)
     else:
         backward(L_Q, nets.D_I.q)
-        backward(L_D_I, nets.D_I)
+        backward(L, nets.D_I)
     return L_D_I, accuracy_D(real[0], *logits)
 
-# %% ../nbs/03_training.ipynb #6f7dc7e6
+# %% ../nbs/03_training.ipynb #f93022e8
 def prior_phase(nets, opts, b, config, real):
     "Train D_I, CG and dec on one batch; `real` is D_I(x) with its graph"
     together = config.update == "simultaneous"
@@ -245,7 +273,7 @@ def prior_phase(nets, opts, b, config, real):
     L_D_I, acc_D_I = train_D_I(nets, b, config, real, fakes)
     if not together: update(opts, "D_I")
 
-    with fixed(nets.D_I): judged = [nets.D_I(fake, b.s2) for fake in fakes]
+    with fixed(nets.D_I): judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]
     L = L_GAN_I = sum(loss_G(logit, config.gan_loss) for logit, *_ in judged)
     log = dict(L_D_I=L_D_I, L_GAN_I=L_GAN_I, acc_D_I=acc_D_I)
     if config.condition != "none":
@@ -256,11 +284,11 @@ def prior_phase(nets, opts, b, config, real):
     update(opts, *["D_I"] * together, "CG", *["dec"] * config.dec_in_prior_phase)
     return log
 
-# %% ../nbs/03_training.ipynb #59fa0182
+# %% ../nbs/03_training.ipynb #7a03527b
 def step(nets, opts, b, config):
     "Both phases of Algorithm 1 on one batch; returns the losses and accuracies as 0-dim tensors, nothing waits for them"
     device = b.x.device
-    with autocast(config, device): real = None if nets.D_I is None else nets.D_I(b.x, b.s)
+    with autocast(config, device): real = None if nets.D_I is None else nets.D_I(augmented(b.x, b), b.s)
     with autocast(config, device): log = aae_phase(nets, opts, b, config, b.x if real is None else real[2].detach())
     if real is not None:
         with autocast(config, device): log |= prior_phase(nets, opts, b, config, real)
@@ -295,36 +323,36 @@ def apply(opts, nets, grads):
         if name in opts: opts[name].step()
     nets.zero_grad(set_to_none=True)
 
-# %% ../nbs/03_training.ipynb #5a38fa3c
+# %% ../nbs/03_training.ipynb #78a2eb8b
 def reference_aae_phase(nets, opts, b, config, careful):
     "The AAE phase in its plainest form"
     with fixed(nets.CG): z_c = nets.CG(b.z, b.s)
     z_x = nets.enc(b.x, b.eps)
-    L_D_C = loss_D(nets.D_C(z_c), nets.D_C(z_x))
+    L_D_C = loss_D(nets.D_C(z_c), nets.D_C(z_x), kind=config.gan_loss)
     grads = gradients(L_D_C, nets, ["D_C"], careful, keep=True)
     if config.update == "alternating": apply(opts, nets, grads); grads = {}
     x_rec = nets.dec(z_x)
     if nets.D_I is None: L_rec = loss_rec(b.x, x_rec, config.rec_scale)
     else:
-        with fixed(nets.D_I): L_rec = loss_rec(nets.D_I.features(b.x).detach(), nets.D_I.features(x_rec), config.rec_scale)
+        with fixed(nets.D_I): L_rec = loss_rec(nets.D_I.features(augmented(b.x, b)).detach(), nets.D_I.features(augmented(x_rec, b)), config.rec_scale)
     L_GAN_C = loss_G(nets.D_C(z_x), config.gan_loss)
     grads |= gradients(L_GAN_C + config.rec_weight * L_rec, nets, ["enc"], careful, keep=True)
     grads |= gradients(config.lam * L_rec, nets, ["dec"], careful)
     apply(opts, nets, grads)
     return dict(L_D_C=L_D_C, L_GAN_C=L_GAN_C, L_rec=L_rec)
 
-# %% ../nbs/03_training.ipynb #8185b7ce
+# %% ../nbs/03_training.ipynb #c6570174
 def reference_prior_phase(nets, opts, b, config, careful):
     "The prior phase in its plainest form (Q trains all of D_I: `mi_into_D_I`)"
-    real, fakes = nets.D_I(b.x, b.s), [nets.dec(nets.CG(b.z2, b.s2))]
+    real, fakes = nets.D_I(augmented(b.x, b), b.s), [nets.dec(nets.CG(b.z2, b.s2))]
     if config.rec_as_fake:
         with fixed(nets.enc): fakes.append(nets.dec(nets.enc(b.x, b.eps2)))
-    judged = [nets.D_I(fake, b.s2) for fake in fakes]
-    L_D_I = loss_D(real[0], *[j[0] for j in judged], *mismatched(nets, b, config))
+    judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]
+    L_D_I = loss_D(real[0], *[j[0] for j in judged], *mismatched(nets, b, config), kind=config.gan_loss)
     L_Q = loss_Q(b, config, real[1], judged[0][1]) if config.condition != "none" else 0.0
-    grads = gradients(L_D_I + L_Q, nets, ["D_I"], careful, keep=True)
+    grads = gradients(L_D_I + penalty_R1(nets, b, config) + L_Q, nets, ["D_I"], careful, keep=True)
     if config.update == "alternating": apply(opts, nets, grads); grads = {}
-    with fixed(nets.D_I): judged = [nets.D_I(fake, b.s2) for fake in fakes]
+    with fixed(nets.D_I): judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]
     L_GAN_I = sum(loss_G(j[0], config.gan_loss) for j in judged)
     L_MI = loss_MI(judged[0][1], b.s2, config.condition in DISCRETE) if config.condition != "none" else 0.0
     grads |= gradients(L_GAN_I + config.mi_weight * L_MI, nets, ["CG", "dec"] if config.dec_in_prior_phase else ["CG"], careful)

@@ -69,7 +69,8 @@ def test_no_gradient_is_left_behind(digits):
 @pytest.mark.parametrize("careful", [False, True])
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("model", MODELS + [dict(model="ours", condition="label", rec_as_fake=False, lam=0.3, rec_weight=2.0),
-                                            dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0)],
+                                            dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0),
+                                            dict(model="ours", condition="label", gan_loss="hinge", r1=2.0, augment=True)],
                          ids=lambda m: "-".join(map(str, m.values())))
 def test_step_equals_the_reference(digits, model, update, careful):
     config, data, nets, _ = setting(digits, **model, update=update)
@@ -188,11 +189,46 @@ def test_averaged_weights_follow(digits):
     assert torch.equal(average, T.generate(nets, z, s))
 
 
+def test_spectral_norm_bounds_the_discriminators_and_nothing_else(digits):
+    config, data, nets, opts = setting(digits, spectral_norm=True)
+    b = T.draw(data, config, 0)
+    assert changed(nets, lambda: T.aae_phase(nets, opts, b, config, nets.D_I.features(b.x).detach())) >= {"enc", "dec", "D_C"}
+    state = copy.deepcopy(nets.D_I.state_dict())
+    with T.fixed(nets.D_I): nets.D_I(b.x)
+    assert all(torch.equal(v, state[k]) for k, v in nets.D_I.state_dict().items())
+    for i in range(20): T.step(nets, opts, T.draw(data, config, 0), config)
+    for layer in [m for net in (nets.D_I, nets.D_C) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]:
+        assert abs(torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() - 1) < 0.3
+    assert not any("parametrizations" in k for k in nets.enc.state_dict() | nets.dec.state_dict() | nets.CG.state_dict())
+
+
+def test_augmentation_moves_every_image_its_own_way_and_lets_gradients_through(digits):
+    config, data, nets, _ = setting(digits, augment=True)
+    b = T.draw(data, config, 0)
+    assert torch.equal(b.z2, T.draw(data, config.replace(augment=False), 0).z2)       # all else is drawn as without
+    x = b.x[:1].repeat(8, 1, 1, 1).requires_grad_()
+    moved = T.augmented(x, b)
+    assert moved.shape == x.shape and len({m.sum().item() for m in moved}) == 8
+    moved.sum().backward()
+    assert (x.grad.sum((1, 2, 3)) > 32 * 32 * 0.4).all() and x.grad.max() == 1
+
+
+def test_R1_is_the_squared_slope_at_real_images(digits):
+    config, data, nets, _ = setting(digits, r1=3.0)
+    b = T.draw(data, config, 0)
+    class Linear(torch.nn.Module):
+        def forward(self, x, s): return (2.0 * x.sum((1, 2, 3)),)
+    nets.D_I = Linear()
+    torch.testing.assert_close(T.penalty_R1(nets, b, config), torch.tensor(1.5 * 4 * 32 * 32))
+
+
 def test_losses_against_closed_forms():
     torch.testing.assert_close(loss_D(torch.tensor([1., -2.]), torch.tensor([.5])),
                                torch.tensor((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2 + math.log1p(math.exp(.5))))
     torch.testing.assert_close(loss_G(torch.tensor([2.])), torch.tensor(math.log1p(math.exp(-2))))
     torch.testing.assert_close(loss_G(torch.tensor([2.]), "saturating"), torch.tensor(-math.log1p(math.exp(2))))
+    torch.testing.assert_close(loss_D(torch.tensor([1., -2.]), torch.tensor([.5]), kind="hinge"), torch.tensor((0 + 3) / 2 + 1.5))
+    assert loss_G(torch.tensor([2., -1.]), "hinge") == -.5
     assert loss_rec(torch.ones(2, 4), torch.zeros(2, 4), 10.0) == 10
     s = torch.eye(4)
     assert abs(loss_MI(torch.zeros(4, 4), s).item() - math.log(4)) < 1e-6 and abs(entropy(s) - math.log(4)) < 1e-6
