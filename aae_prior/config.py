@@ -223,9 +223,9 @@ class _Networks(_Losses):
     eval_every: int = setting(None, COUNT, "steps between evaluations", by="a tenth of the run", unit="steps")
     n_eval: int = setting(1000, Between(1, 10**6), "images per class for the label metrics", unit="images", trains=False)
 
-# %% ../nbs/07_config.ipynb #a63b18c5
+# %% ../nbs/07_config.ipynb #cc3ffdc1
 PRESETS = dict(
-    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=40),   # seconds: does it run?
+    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=20),   # seconds: does it run?
     quick=dict(steps=600, width=0.25),                            # minutes on any CPU
     cpu=dict(steps=1500, width=0.5),                              # an hour or less on any CPU
     paper=dict(steps=100_000, width=1.0))                         # full width, full length: a GPU

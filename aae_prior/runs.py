@@ -10,7 +10,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'read_checkpoint', 'newest_checkpoint', 'last_good', 'peak_memory', 'sitting', 'describe', 'read_record',
            'write_record', 'npz', 'save', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence',
            'clear_temporary', 'fixed_precision', 'resume', 'train', 'advice', 'fit', 'Run', 'read_weights', 'load',
-           'chosen_run']
+           'sentences_of', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #80a95532
 import csv
@@ -586,6 +586,15 @@ def load(run_dir, device="auto") -> Run:
         raise ValueError(f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
                          f"of aae_prior {aae_prior.__version__}; use that version, or train again") from None
     return Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
+
+# %% ../nbs/08_runs.ipynb #51719418
+def sentences_of(run: Run) -> Described:
+    "The data, sentences and encoder of a run with condition text. ValueError where the encoder or the captions here are others than it was trained with."
+    found = described(run.config, load_data(run.config.dataset, size=run.config.size))
+    if prepare(run.config, found.data).fingerprint != run.record["data"]["fingerprint"]:
+        raise ValueError(f"the run {run.dir} was trained with other embeddings than are made here; put the folder encoders of its runs folder "
+                         f"into {runs_root()}, or leave run_dir out to train again")
+    return found
 
 # %% ../nbs/08_runs.ipynb #8fe6ae5a
 def chosen_run(config: Config) -> Run:
