@@ -155,7 +155,7 @@ def get(path: Path) -> dict:
     except FileNotFoundError: return {}
     except ValueError: raise ValueError(f"{path} is damaged; remove it to run what it describes again") from None
 
-# %% ../nbs/09_sweep.ipynb #cfefa290
+# %% ../nbs/09_sweep.ipynb #44668ce9
 def prepare(cell: Cell, notebook: Notebook):
     "Make the folder of `cell`, or take up the one it has: a failure is forgotten. ValueError where the folder is another run's."
     about, record = dict(notebook=notebook.path.name, code=notebook.digest, parameters=cell.parameters), get(cell.folder / "cell.json")
@@ -165,7 +165,7 @@ def prepare(cell: Cell, notebook: Notebook):
             raise ValueError(f"{cell.folder} holds a cell {what}; give another --out, or remove that folder")
     if not record: record = about | dict(state="waiting", starts=[], seconds=0.0, error="")
     elif record["state"] != "failed": return
-    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / "out").mkdir(parents=True, exist_ok=True)
     put(cell.folder / "cell.json", record | dict(state="waiting", error=""))
 
 # %% ../nbs/09_sweep.ipynb #24441dae

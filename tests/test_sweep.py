@@ -1,0 +1,398 @@
+"""Sweeps without a cluster and without training: what is refused, who is submitted when, what the means are, what is drawn."""
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import filelock
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+
+from aae_prior import runs, sweep
+from aae_prior.config import Config
+from aae_prior.data import quantise
+from aae_prior.results import HEADER, merge_rows, read_rows
+from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, main, mean_row, means, planned, read_notebook
+from aae_prior.training import generate, sample_noise
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMETERS = """dataset: str = None  # data set
+preset: str = None  # how long and how wide
+model: str = None  # which model
+device: str = None  # where to compute
+seed: int = None  # of everything random
+out_dir: str = None  # folder of results
+publish: bool = None  # also write figures/
+steps: int = None  # updates
+batch_size: int = None  # images per step
+eval_every: int = None  # steps between evaluations"""
+CHECK = "from aae_prior.config import notebook_parameters\nconfig = notebook_parameters(globals())"
+TRAINS = (PARAMETERS, CHECK, """from aae_prior.results import Results, about
+from aae_prior.runs import fit
+run = fit(config)
+results = Results("trains", config, figure="8")
+for metric in ("diversity", "L_rec"): results.row(config.model, metric, (run.history[-1] | run.evaluations[-1])[metric], n=80, **about(run))
+results.write()""")
+
+
+def notebook(path, *cells):
+    "A notebook of code cells in the file `path`, the first one tagged parameters."
+    made = [nbformat.v4.new_code_cell(source, metadata=dict(tags=["parameters"] if i == 0 else [])) for i, source in enumerate(cells)]
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python"))), path)
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path): return notebook(tmp_path / "plain.ipynb", PARAMETERS, CHECK)
+
+
+# ---- what is refused ----
+
+BAD = {
+    "no such notebook": (["no.ipynb", "--grid", "seed=0"], "no.ipynb: no such notebook"),
+    "no notebook": (["text.ipynb", "--grid", "seed=0"], "this is no notebook"),
+    "nothing declared": (["bare.ipynb", "--grid", "seed=0"], "cannot be swept"),
+    "unknown name": (["plain.ipynb", "--grid", "sed=0"], "sed = 0: unknown parameter; did you mean seed?"),
+    "not the notebook's": (["plain.ipynb", "--grid", "seed=0", "-p", "ema", "0.5"], "ema = 0.5: "),
+    "value of one cell of many": (["plain.ipynb", "--grid", "seed=0,1,2", "steps=5,0"], "steps = 0: must be at least 1"),
+    "contradiction in a cell": (["plain.ipynb", "--grid", "model=ours,maae", "-p", "noise_dim", "9"], "noise_dim = 9"),
+    "no value": (["plain.ipynb", "--grid", "seed"], "--grid seed: write name=value"),
+    "value twice": (["plain.ipynb", "--grid", "seed=1,1"], "--grid seed=1,1: 1 stands there twice"),
+    "name twice": (["plain.ipynb", "--grid", "seed=0", "seed=1"], "seed stands there twice"),
+    "in both": (["plain.ipynb", "--grid", "seed=0", "-p", "seed", "1"], "give it once"),
+    "out_dir": (["plain.ipynb", "--grid", "out_dir=a,b"], "give --out"),
+    "a smoke run published": (["plain.ipynb", "--grid", "seed=0", "-p", "preset", "smoke", "--publish"], "a smoke run is no result"),
+    "rows without a place": (["plain.ipynb", "--grid", "steps=5,6", "--publish"], "rows that differ in steps"),
+    "no such device here": (["plain.ipynb", "--grid", "device=cuda:77"], "device = 'cuda:77': not on this machine"),
+    "no such engine": (["plain.ipynb", "--grid", "seed=0", "--cluster", "cloud"], "invalid choice: 'cloud'"),
+    "no Slurm": (["plain.ipynb", "--grid", "seed=0", "device=cuda", "--cluster", "slurm"], "there is no sbatch here"),
+    "no jobs": (["plain.ipynb", "--grid", "seed=0", "--jobs", "0"], "must be a whole number of 1 or more"),
+    "Slurm's option": (["plain.ipynb", "--grid", "seed=0", "--memory", "4"], "only Slurm can honour them"),
+    "no option": (["plain.ipynb", "--grid", "seed=0", "--slurm", "gpu"], "gpu: must be name=value"),
+    "cards": (["plain.ipynb", "--grid", "seed=0,1", "--gpus", "99"], "graphics cards are needed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_refused_in_one_line_before_anything_is_submitted(case, tmp_path, plain, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))                          # no sbatch
+    monkeypatch.setattr(sweep.submitit.LocalExecutor, "submit", None)  # whoever submits fails
+    Path("text.ipynb").write_text("no JSON", encoding="utf-8")
+    notebook(tmp_path / "bare.ipynb", "x = 1")
+    words, line = BAD[case]
+    try: status = main(["sweep", *words, "--out", "there"])
+    except SystemExit as stop: status = stop.code
+    said = capsys.readouterr().err.splitlines()
+    assert status == 2 and len(said) == 1 and line in said[0], said
+    assert not list(tmp_path.glob("there/jobs/*"))
+
+
+def test_a_cell_keeps_to_its_notebook_and_parameters(tmp_path, plain):
+    def prepared(*pairs): return [sweep.prepare(cell, read_notebook(plain)) for cell in planned(read_notebook(plain), ["seed=0,1"], pairs, tmp_path)]
+    prepared(("steps", "5"))
+    prepared(("steps", "5"))
+    with pytest.raises(ValueError, match=r"seed=0 holds a cell with the parameters .*5.*; give another --out"): prepared(("steps", "6"))
+    notebook(plain, PARAMETERS, CHECK, "print(1)")
+    with pytest.raises(ValueError, match="another version of the notebook"): prepared(("steps", "5"))
+    (tmp_path / "cells" / "seed=0" / "cell.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="cell.json is damaged; remove it"): prepared(("steps", "5"))
+
+
+def test_one_sweep_at_a_time_in_a_folder(tmp_path, plain, capsys):
+    with filelock.FileLock(tmp_path / "lock"):
+        assert main(["sweep", str(plain), "--grid", "seed=0", "--out", str(tmp_path)]) == 2
+    assert "another sweep works in this folder" in capsys.readouterr().err
+
+
+def test_values_come_as_the_notebook_declares_them(plain, tmp_path):
+    made = planned(read_notebook(plain), ["steps=1e1,20"], [("dataset", "digits")], tmp_path)
+    assert [cell.parameters for cell in made] == [dict(dataset="digits", steps=10.0), dict(dataset="digits", steps=20)]
+    assert sweep.literal("2024", "str") == "2024" and sweep.literal("[0,1]") == [0, 1] and sweep.literal("true") == "true"
+
+
+def test_importing_it_takes_no_torch():
+    code = "import sys, aae_prior.sweep; sys.exit(bool({'torch', 'matplotlib', 'papermill'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_command_is_installed_by_that_name():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"aae-prior": "aae_prior.sweep:main"}
+
+
+# ---- who is submitted when ----
+
+class Played:
+    "An engine without processes: job n of a cell ends, after some looks, as `script` (cell -> outcomes) says."
+    settle, script, looks, most = 0.0, {}, [], 0
+
+    def __init__(self, folder, resources): self.resources, self.left, self.submitted, Played.last = resources, {}, {}, self
+
+    def submit(self, works, busy):
+        assert len(works) + len(busy) <= self.resources.jobs, "more jobs at a time than asked for"
+        made = []
+        for work in works:
+            name = work.folder.name
+            n = self.submitted[name] = self.submitted.get(name, 0) + 1
+            job = SimpleNamespace(job_id=f"{name}-{n}", work=work, outcome=self.script[name][n - 1])
+            self.left[job.job_id] = self.looks[len(self.left) % len(self.looks)]
+            made.append(job)
+        return made
+
+    def queue(self, jobs):
+        for job in jobs:
+            self.left[job.job_id] -= 1
+            if self.left[job.job_id] < 0 and job.outcome: self.end(job)
+        return {job.job_id: "running" for job in jobs if self.left[job.job_id] >= 0}
+
+    def end(self, job):
+        path = job.work.folder / "cell.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(record | dict(state=job.outcome, error="E: no" * (job.outcome == "failed"), starts=[*record["starts"], dict(job=job.job_id, at="2020-01-01T00:00:00")])), encoding="utf-8")
+
+    def cancel(self, jobs): assert not list(jobs)
+
+
+OUTCOMES = st.lists(st.sampled_from(["done", "failed", None, "interrupted"]), min_size=4, max_size=4)
+
+
+@settings(max_examples=25)
+@given(st.lists(OUTCOMES, min_size=1, max_size=6), st.integers(1, 3), st.integers(0, 2), st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_nothing_is_run_twice_and_nothing_is_forgotten(outcomes, jobs, retries, looks):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        folder = Path(folder)
+        source = read_notebook(notebook(folder / "plain.ipynb", PARAMETERS, CHECK))
+        made = planned(source, [f"seed={','.join(map(str, range(len(outcomes))))}"], [], folder)
+        patch.setitem(sweep.ENGINES, "local", Played)
+        Played.script, Played.looks = {cell.folder.name: o for cell, o in zip(made, outcomes)}, looks
+        swept = Sweep(source, made, folder, "local", Resources(jobs), retries)
+        swept.run(lambda s: s.over or sweep.state_rows(s), every=0)
+        for cell, planned_ends in zip(made, outcomes):
+            ends = planned_ends[:retries + 1]
+            final = next((e for e in ends if e in ("done", "failed")), "lost")
+            assert swept.states[cell.name] == final
+            assert Played.last.submitted[cell.name] == (ends.index(final) + 1 if final != "lost" else retries + 1)
+        again = Sweep(source, made, folder, "local", Resources(jobs), retries)      # the same command again
+        Played.script = {name: ["done"] * 9 for name in Played.script}
+        again.run(lambda s: None, every=0)
+        assert set(Played.last.submitted) == {cell.name for cell in made if swept.states[cell.name] != "done"}
+        assert set(again.states.values()) == {"done"}
+
+
+def test_a_queue_that_does_not_answer_changes_nothing(tmp_path, plain, monkeypatch):
+    monkeypatch.setitem(sweep.ENGINES, "local", Played)
+    Played.script, Played.looks = {"seed=0": ["done"]}, [0]
+    swept = Sweep(read_notebook(plain), planned(read_notebook(plain), ["seed=0"], [], tmp_path), tmp_path, "local", Resources(1), 0)
+    swept.look(), swept.fill()
+    with monkeypatch.context() as patch:
+        patch.setattr(swept.engine, "queue", lambda jobs: None)
+        assert swept.look() == {"seed=0": "running"} and not swept.answers
+    assert swept.look() == {"seed=0": "done"}
+
+
+def fake(folder, name, script):
+    "A command of that name in `folder`."
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def test_slurm_gets_one_array_with_its_limit_and_resources(tmp_path, plain, monkeypatch):
+    for name in ("srun", "sbatch"): fake(tmp_path, name, "echo Submitted batch job 7")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    source = read_notebook(plain)
+    swept = Sweep(source, planned(source, ["seed=0,1,2"], [], tmp_path), tmp_path / "s", "slurm", Resources(2, cpus=3, gpus=1, minutes=90, memory=1.5, slurm=(("partition", "long"),)))
+    fake(tmp_path, "squeue", "true")
+    swept.look(), swept.fill()
+    text = next((tmp_path / "s" / "jobs").glob("*submission.sh")).read_text(encoding="utf-8")
+    for line in ("--array=0-2%2", "--cpus-per-task=3", "--gpus-per-node=1", "--time=90", "--mem=1536M", "--partition=long", "--requeue", "--signal=USR2@90"): assert f"#SBATCH {line}" in text
+    assert "srun" in text and text.count("--cpus-per-task=3") == 2
+    fake(tmp_path, "squeue", "printf '7_0 RUNNING\\n7_1 PENDING\\n8 RUNNING\\n7_2 COMPLETING\\n'")
+    assert list(swept.look().values()) == ["running", "queued", "running"]
+    swept.fill()                                                        # nothing is waiting
+    resumed = Sweep(source, swept.cells, tmp_path / "s", "slurm", Resources(2))
+    assert list(resumed.look().values()) == ["running", "queued", "running"]         # found in the queue, not submitted again
+    fake(tmp_path, "squeue", "exit 1")
+    assert swept.engine.queue(list(swept.jobs.values())) is None
+    fake(tmp_path, "sbatch", "echo 'sbatch: error: one' >&2; echo 'sbatch: error: no such partition' >&2; exit 1")
+    with pytest.raises(ValueError, match="^--cluster slurm: sbatch refuses: sbatch: error: no such partition$"): swept.engine.submit([print], [])
+
+
+def test_local_jobs_get_cards_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    engine = Local(tmp_path, Resources(2, gpus=2))
+    monkeypatch.setattr(engine.executor, "submit", lambda work: SimpleNamespace(sees=engine.executor.parameters["visible_gpus"]))
+    first, second = engine.submit([1, 2], [])
+    assert (first.sees, second.sees) == ([4, 5], [6, 7]) and engine.submit([3], [second])[0].sees == [4, 5]
+    with pytest.raises(ValueError, match="--gpus 2 --jobs 3: 6 graphics cards are needed, this machine has 4"): Local(tmp_path, Resources(3, gpus=2))
+
+
+# ---- a job ----
+
+@pytest.fixture
+def job(tmp_path, plain, monkeypatch):
+    "A job, the calls of papermill it made, and the environment of a worker."
+    source = read_notebook(plain)
+    cell, = cells(dict(seed=[0]), {}, tmp_path)
+    sweep.prepare(cell, source)
+    calls = []
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *a, **k: calls.append(a))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, value in dict(SUBMITIT_EXECUTOR="local", SUBMITIT_LOCAL_JOB_ID="77").items(): monkeypatch.setenv(name, value)
+    return Job(plain, cell.folder, cell.parameters, 2), calls
+
+
+def record(job): return json.loads((job.folder / "cell.json").read_text(encoding="utf-8"))
+
+
+def test_a_job_runs_its_cell_once(job):
+    work, calls = job
+    work(), work()
+    assert [call[2] for call in calls] == [dict(seed=0, out_dir=str(work.folder / "out"))]
+    assert record(work)["state"] == "done" and [s["job"] for s in record(work)["starts"]] == ["77"] and os.environ["OMP_NUM_THREADS"] == "2"
+    assert work.checkpoint().function is work
+
+
+def test_a_job_says_how_it_ended(job, monkeypatch):
+    work, _ = job
+    class DeadKernelError(RuntimeError): pass
+    def raising(*errors):
+        left = list(errors)
+        def execute(*a, **k):
+            if left: raise left.pop(0)
+        return execute
+    trouble = lambda name: papermill.PapermillExecutionError(0, 1, "", name, "first\nlast", [])
+    waits = []
+    monkeypatch.setattr(sweep.time, "sleep", waits.append)
+    for errors, state, said in [([trouble("ValueError")], "failed", "ValueError: last"), ([DeadKernelError("x")], "interrupted", "its kernel died: killed, or out of memory"),
+                                ([OSError("disk full")], "failed", "OSError: disk full"), ([trouble("RunLocked")] * 2, "done", "")]:
+        monkeypatch.setattr(papermill, "execute_notebook", raising(*errors))
+        work()
+        assert (record(work)["state"], record(work)["error"]) == (state, said)
+    assert len(waits) == 2                                              # another cell trained the same run: it waited
+
+
+# ---- the mean over seeds ----
+
+@given(st.lists(st.integers(-10**6, 10**6).map(lambda n: f"{n / 1000:.4g}"), min_size=2, max_size=6))
+def test_mean_and_spread_are_those_of_numpy(values):
+    row = mean_row([dict(value=v, spread="", seeds="1", command="papermill") for v in values], "aae-prior")
+    numbers = np.array(values, float)
+    assert float(row["value"]) == pytest.approx(numbers.mean(), rel=1e-3, abs=1e-9)
+    assert float(row["spread"]) == pytest.approx(numbers.std(ddof=1), rel=0.06)
+    assert (row["seeds"], row["command"]) == (str(len(values)), "aae-prior")
+
+
+def finished(folder, plain, monkeypatch, words, pairs=()):
+    "A sweep in which every cell is done and has a row of results."
+    source = read_notebook(plain)
+    made = planned(source, words, list(pairs), folder)
+    monkeypatch.setitem(sweep.ENGINES, "local", Played)
+    Played.script, Played.looks = {cell.folder.name: ["done"] for cell in made}, [0]
+    swept = Sweep(source, made, folder, "local", Resources(9))
+    swept.run(lambda s: None, every=0)
+    for cell in made:
+        p = cell.parameters
+        merge_rows(cell.folder / "out" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model=p["model"], metric="diversity", preset="quick", seeds="1",
+                                                         value=str(p["seed"] + 10 * (p["model"] == "maae")), command="papermill")])
+    return swept
+
+
+def test_the_summary_merges_seeds_and_can_be_published(tmp_path, plain, monkeypatch, capsys):
+    swept = finished(tmp_path, plain, monkeypatch, ["model=ours,maae", "seed=1,2,6"])
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    command = sweep.sweep_command(swept.notebook, ["model=ours,maae", "seed=1,2,6"], [("steps", "5")], True)
+    assert command == "aae-prior sweep plain.ipynb --grid model=ours,maae seed=1,2,6 -p steps 5 --publish"
+    (tmp_path / "figures").mkdir()
+    merge_rows(tmp_path / "figures" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model="ours", metric="diversity", preset="quick", value="0.1", seeds="1")])
+    assert sweep.conclude(swept, command, publish=True) == 0
+    rows = read_rows(tmp_path / "figures" / "results.csv")
+    assert [(r["model"], r["value"], r["spread"], r["seeds"], r["command"]) for r in rows] == [("ours", "3", "2.6", "3", command), ("maae", "13", "2.6", "3", command)]
+    assert read_rows(tmp_path / "summary.csv") == rows
+    page = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert command in page and "| digits | ours | diversity | 3 | 2.6 | 3 |" in page and page.count("| done |") == 6
+    assert "6 of 6 cells are done" in capsys.readouterr().out
+
+
+def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
+    swept = finished(tmp_path, plain, monkeypatch, ["steps=5,6", "seed=1,2"], [("model", "ours")])
+    sweep.conclude(swept, "aae-prior", publish=False)
+    with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
+    assert [(r["steps"], r["value"], r["seeds"]) for r in rows] == [("5", "1.5", "2"), ("6", "1.5", "2")]
+
+
+def test_words_in_the_place_of_numbers_are_kept():
+    row = dict.fromkeys(HEADER, "") | dict(value="not computed", seeds="1")
+    assert means([(dict(seed=0), [row]), (dict(seed=1), [row])], "c")[0]["value"] == "not computed"
+
+
+# ---- runs and samples ----
+
+@pytest.fixture(scope="module")
+def labelled(runs_folder):
+    "A run of a few steps on digits, its labels being conditions."
+    return runs.fit(Config(preset="smoke", dataset="digits", seed=4711), progress=False)
+
+
+def test_samples_are_the_models_own(labelled, tmp_path, capsys):
+    arrays, again, picture = tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "a.png"
+    name = labelled.dir.name[:-4]
+    for to in (arrays, again, picture): assert main(["sample", name, "--labels", "3,8", "--rows", "5", "--seed", "2", "--to", str(to)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(arrays), str(again), str(picture)]
+    z = sample_noise(labelled.config, 5, 2, 10).repeat_interleave(2, 0)
+    images = quantise(generate(labelled.nets, z, torch.eye(10)[[3, 8]].repeat(5, 1))).unflatten(0, (5, 2))
+    with np.load(arrays) as a, np.load(again) as b:
+        assert np.array_equal(a["images"], images) and a["codes"].shape == (5, 2, 64) and a["labels"].tolist() == [3, 8]
+        assert all(np.array_equal(a[k], b[k]) for k in a.files)
+    assert np.asarray(Image.open(picture).convert("L")).std() > 1
+
+
+def test_an_interpolation_goes_straight_from_code_to_code(labelled):
+    drawn = sweep.sample(labelled, rows=3, labels=[3, 8], seed=1, interpolate=5)
+    codes = drawn["codes"]
+    assert drawn["images"].shape == (3, 5, 1, 32, 32)
+    assert torch.allclose(codes[:, 2], (codes[:, 0] + codes[:, 4]) / 2, atol=1e-6)
+    ends = generate(labelled.nets, drawn["z"].flatten(0, 1), torch.eye(10)[[3, 8]].repeat(3, 1)).unflatten(0, (3, 2))
+    assert torch.allclose(drawn["images"][:, [0, 4]], ends, atol=1e-5)
+
+
+def test_without_labels_every_image_has_its_own_noise(tmp_path):
+    run = runs.fit(Config(preset="smoke", dataset="digits", condition="none", model="aae", steps=1), root=tmp_path, progress=False)
+    drawn = sweep.sample(run, rows=2, labels=sweep.label_numbers(run, ""))
+    assert drawn["images"].shape[:2] == (2, 8) and len(torch.unique(drawn["z"].flatten(0, 1), dim=0)) == 16
+    with pytest.raises(ValueError, match="labels = '3': the run has condition none"): sweep.label_numbers(run, "3")
+
+
+def test_sample_refuses_in_one_line(labelled, tmp_path, capsys):
+    for words, line in [(["nothing"], "no such run folder"), ([""], "runs begin so"), ([labelled.dir.name, "--labels", "3,eleven"], "labels = 'eleven': the run has 0, 1"),
+                        ([labelled.dir.name, "--to", "a.jpg"], "must end in .png"), ([labelled.dir.name, "--interpolate", "1"], "give 2 or more"),
+                        ([labelled.dir.name, "--device", "cuda:77"], "not on this machine")]:
+        if line == "runs begin so": runs.fit(labelled.config.replace(steps=1), progress=False)       # a second run
+        assert main(["sample", *words]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1 and line in said[0], said
+
+
+def test_runs_are_listed_with_settings_state_and_newest_figures(tmp_path, capsys):
+    config = Config(preset="smoke", dataset="digits", steps=6, lr=1e-3)
+    runs.fit(config, root=tmp_path, progress=False)
+    part = runs.fit(config.replace(seed=3), root=tmp_path, progress=False, until=2)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "record.json").write_text("{", encoding="utf-8")
+    assert main(["runs", "--root", str(tmp_path)]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "damaged" in lines["bad"] and "step 2 of 6" in lines[part.dir.name] and "seed 3" in lines[part.dir.name]
+    whole, = [line for name, line in lines.items() if name.startswith("digits") and name != part.dir.name]
+    assert "complete" in whole and "lr 0.001" in whole and "diversity " in whole and "L_rec " in whole
+    assert main(["runs", "--root", str(tmp_path / "none")]) == 0 and "no runs in" in capsys.readouterr().out
