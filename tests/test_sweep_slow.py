@@ -1,4 +1,5 @@
 """Real sweeps: processes of this machine and a Slurm of one node, with kills, pre-emption, and a sweep that dies itself."""
+import csv
 import json
 import os
 import shutil
@@ -10,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from aae_prior.results import HEADER, read_rows
-from test_sweep import TRAINS, notebook
+from sweep_notebooks import TRAINS, notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]      # a busy machine is no failure
 
 CLUSTER = Path(__file__).with_name("slurm") / "cluster.sh"
-GRID = ["--grid", "model=ours,maae", "seed=0,1,2", "-p", "preset", "smoke", "-p", "steps", "20", "-p", "eval_every", "4"]
+GRID = ["--grid", "model=ours,maae", "seed=0,1,2", "-p", "preset", "smoke", "-p", "steps", "30", "-p", "eval_every", "3"]
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
 
 
@@ -71,14 +71,14 @@ def assert_ran_once(folder, again):
     assert len(runs) == 6 and all(run["complete"] for run in runs)
     sittings = {f"model={r['config']['model']},seed={r['config']['seed']}": [s["first_step"] for s in r["sittings"]] for r in runs}
     print({name: sittings[name] for name in again})
-    assert all(len(first) == (2 if name in again else 1) and first[-1] >= (4 if name in again else 0) for name, first in sittings.items())
+    assert all(len(first) == (2 if name in again else 1) and first[-1] >= (3 if name in again else 0) for name, first in sittings.items())
 
 
 def numbers(folder):
     "The merged rows without what depends on clock and machine."
-    rows = read_rows(folder / "sweep" / "summary.csv")
+    with open(folder / "sweep" / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
     assert all(r["seeds"] == "3" and float(r["spread"]) > 0 and r["command"].startswith("aae-prior sweep") for r in rows)
-    return [{k: r[k] for k in HEADER if k not in ("wall_time", "hardware", "command")} for r in rows]
+    return [{k: v for k, v in r.items() if k not in ("wall_time", "hardware", "command")} for r in rows]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_slurm_gives_the_same_numbers_through_kills_of_worker_and_sweep(slurm, l
         most = max(most, len(running.splitlines()))
         time.sleep(1)
     ended(process)
-    assert most == 3
+    assert most <= 3
     assert_ran_once(tmp_path, {"model=ours,seed=1", "model=maae,seed=0"})
     assert record(tmp_path, "model=maae,seed=0")["starts"][1]["job"] == job          # put back into the queue, not submitted again
     assert numbers(tmp_path) == numbers(local)
