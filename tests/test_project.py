@@ -32,6 +32,7 @@ ALLOWED = {name: set() for name in BASE} | {
     "runs": BASE | {"training", "text"},
     "results": BASE | {"runs"},
     "sweep": BASE | {"training", "runs", "results"},
+    "benchmark": BASE | {"training", "runs"},
 }
 
 
