@@ -437,11 +437,11 @@ def handles(names, palette=PALETTE):
             for i, name in enumerate(names)]
 
 
-# %% ../nbs/05_plots.ipynb #64ed82ed
+# %% ../nbs/05_plots.ipynb #d1946998
 def square_panels(count, names, title=""):
     "Figure with `count` square axes in a row, the legend of `names` at their right, `title` above."
     side, gap, low, head = 3, .12, .3, .35 if title else .1
-    columns = math.ceil(len(names) / 20)
+    columns = math.ceil(len(names) / 16)
     key = columns * (max(map(lambda n: text_width(n, SMALL), names)) / DPI + .35)   # width of the legend in inches
     width, height = count * (side + gap) + gap + key, low + side + head
     fig = Picture(figsize=(width, height), dpi=DPI)

@@ -12,7 +12,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'clear_temporary', 'fixed_precision', 'resume', 'train', 'advice', 'fit', 'Run', 'read_weights', 'load',
            'sentences_of', 'chosen_run']
 
-# %% ../nbs/08_runs.ipynb #80a95532
+# %% ../nbs/08_runs.ipynb #71065172
 import csv
 import hashlib
 import io
@@ -40,7 +40,7 @@ from .config import Config, record as environment, resolve_device
 from .data import Data, load as load_data, normalise, quantise
 from .metrics import mean_pairwise_distance
 from .text import Described, with_sentences
-from .training import (DISCRETE, Networks, build, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
+from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
                                 optimisers, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
@@ -234,15 +234,10 @@ def real_distances(config: Config, data: Data) -> dict:
         within = [spread(m) if len(m) > 1 else everything for m in members]
     return dict(all=everything, within=within)
 
-# %% ../nbs/08_runs.ipynb #cb2e6802
-@torch.no_grad()
+# %% ../nbs/08_runs.ipynb #81d9fc13
 def usage(nets: Networks, images, s) -> torch.Tensor:
     "Share (k,) of the generated `images` in which Q finds each category; `s` (n, k) is what they were drawn from."
-    training, device = nets.training, next(nets.parameters()).device
-    nets.eval()
-    q = torch.cat([nets.D_I(x.to(device), c.to(device))[1].argmax(1) for x, c in zip(images.split(256), s.split(256))])
-    nets.train(training)
-    return torch.bincount(q.cpu(), minlength=s.shape[1]) / len(images)
+    return torch.bincount(classify(nets, images).argmax(1), minlength=s.shape[1]) / len(images)
 
 # %% ../nbs/08_runs.ipynb #b050cb20
 def indicators(nets: Networks, config: Config, images, s, real: dict) -> dict:
