@@ -86,12 +86,13 @@ def last_line(text) -> str:
     "The last line of `text` that is not blank, '' where there is none."
     return ([line.strip() for line in str(text).splitlines() if line.strip()] or [""])[-1]
 
-# %% ../nbs/09_sweep.ipynb #3167c9f5
+# %% ../nbs/09_sweep.ipynb #2fef9b2a
 def literal(text, kind="") -> object:
     "The value of a `text` typed for a parameter of type `kind` (as text)."
     if kind == "str": return text
-    try: return ast.literal_eval(text)
+    try: value = ast.literal_eval(text)
     except (ValueError, SyntaxError): return text
+    return list(value) if isinstance(value, tuple) else value
 
 def read_grid(words, kinds) -> dict:
     "name -> list of values from words `name=value,value,...`; `kinds` says which are text. ValueError for another spelling or a repetition."

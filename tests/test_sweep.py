@@ -94,7 +94,7 @@ def test_one_sweep_at_a_time_in_a_folder(tmp_path, plain, capsys):
 def test_values_come_as_the_notebook_declares_them(plain, tmp_path):
     made = planned(read_notebook(plain), ["steps=1e1,20"], [("dataset", "digits")], tmp_path)
     assert [cell.parameters for cell in made] == [dict(dataset="digits", steps=10.0), dict(dataset="digits", steps=20)]
-    assert sweep.literal("2024", "str") == "2024" and sweep.literal("[0,1]") == [0, 1] and sweep.literal("true") == "true"
+    assert sweep.literal("2024", "str") == "2024" and sweep.literal("[0,1]") == sweep.literal("0,1") == [0, 1] and sweep.literal("true") == "true"
 
 
 def test_importing_it_takes_no_torch():
@@ -306,6 +306,18 @@ def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
     sweep.conclude(swept, "aae-prior", publish=False)
     with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
     assert [(r["steps"], r["value"], r["seeds"]) for r in rows] == [("5", "1.5", "2"), ("6", "1.5", "2")]
+
+
+def test_the_table_is_drawn_over_itself_and_fits_the_terminal(tmp_path, plain, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("LINES", "6")
+    swept = finished(tmp_path, plain, monkeypatch, ["seed=1,2,3,4,5,6"], [("model", "ours")])
+    swept.states["seed=6"], swept.records["seed=6"]["error"] = "failed", "ValueError: " + "long " * 20
+    table = sweep.Screen()
+    table(swept), table(swept)
+    first, second = capsys.readouterr().out.split("\x1b[4F\x1b[J")                     # four lines up, and clear
+    assert first == second and max(map(len, first.splitlines())) < 30
+    assert [line.split()[:2] for line in first.splitlines()] == [["cell", "state"], ["seed=6", "failed"], ["seed=1", "done"], ["...", "and"]]
 
 
 def test_words_in_the_place_of_numbers_are_kept():
