@@ -1,4 +1,5 @@
 """Sentences: words, captions and where they lie, the joint embedding, encoders from elsewhere, conditions, measures, and a run from end to end."""
+import csv
 import json
 import warnings
 
@@ -9,6 +10,7 @@ import torch
 from aae_prior import runs, text, training
 from aae_prior.config import Config
 from aae_prior.data import Data, load
+from test_notebooks import papermill
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +270,25 @@ def test_a_run_with_sentences_is_found_again_and_refuses_another_encoder(tmp_pat
     next(tmp_path.glob("encoders/digits_own_*")).unlink()
     monkeypatch.setattr(text.JointEmbedding, "embed", lambda self, sentences: torch.ones(len(sentences), 200))
     with pytest.raises(ValueError, match="trained with other embeddings"): runs.sentences_of(run)
+
+
+# ---- the notebooks ----
+
+@pytest.mark.parametrize("notebook, name, given, line", [
+    ("fig13_text_to_image", "sentences", "", "has no words"), ("fig13_text_to_image", "sentences", '["a rose", " "]', "sentences = "),
+    ("fig14_colour", "sentence", "a digit", "holds none of the words to vary")])
+def test_what_cannot_be_drawn_is_refused_before_training(notebook, name, given, line, tmp_path):
+    run = papermill(notebook, tmp_path, "preset", "smoke", name, given)
+    assert run.returncode != 0 and any(line in said for said in run.stderr.splitlines()), run.stderr[-1000:]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_typed_sentence_is_drawn_and_its_strange_words_named(tmp_path):
+    typed = '["this is a purple seven, leaning to the left", "a thick one"]'
+    run = papermill("fig13_text_to_image", tmp_path, "preset", "smoke", "sentences", typed)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "reads all alike: purple" in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
+    rows = list(csv.DictReader((tmp_path / "pictures" / "results.csv").open(encoding="utf-8")))
+    assert {"r_precision", "fid", "diversity_within_sentence", "recall@10"} == {row["metric"] for row in rows}
+    assert all("purple seven, leaning" in row["command"] for row in rows)
