@@ -388,7 +388,7 @@ def state_rows(sweep: Sweep) -> list:
         rows.append((cell.name, state, str(len(record["starts"]) or ""), duration(record, state), word))
     return rows
 
-# %% ../nbs/09_sweep.ipynb #2795db48
+# %% ../nbs/09_sweep.ipynb #1c50138a
 def aligned(rows) -> list:
     "Rows of texts as lines with their columns below each other."
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -412,7 +412,7 @@ class Log:
 
     def __call__(self, sweep):
         for name, state, starts, seconds, word in state_rows(sweep):
-            again = f" again (start {starts})" if int(starts or 0) > 1 else ""
+            again = f" again (start {starts})" if state == "running" and int(starts or 0) > 1 else ""
             now = f"{state}{again}"
             if self.before.get(name, "waiting") != now: print(f"{datetime.now():%H:%M:%S}  {name}: {now}  {word if state != 'running' else ''}".rstrip(), flush=True)
             self.before[name] = now
