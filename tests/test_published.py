@@ -1,0 +1,82 @@
+"""What is published hangs together: the pictures in figures/, the rows in figures/results.csv, and README.md, which shows both."""
+import re
+from pathlib import Path
+
+import pytest
+
+from aae_prior.results import caption, drawn_by, notebook_of, numbers, read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "figures"
+ROWS = read_rows(FIGURES / "results.csv")
+NOTEBOOKS = [path.stem for path in (ROOT / "nbs").glob("*.ipynb")]
+PICTURES = sorted(path.name for path in FIGURES.glob("*.png"))
+NUMBER = re.compile(r"(?<![\w./-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w/-])")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def tables(text):
+    "Markdown tables as lists of dicts (header cell -> cell)"
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.M):
+        header, _, *lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        yield [dict(zip(header, line)) for line in lines]
+
+
+def results_tables(text): return [rows for rows in tables(text) if rows and {"figure", "dataset", "model", "metric", "value"} <= set(rows[0])]
+
+
+def strangers(shown, rows):
+    "Rows of a table that the results file does not have, in all of the columns the table shows"
+    known = {tuple(row[c] for c in shown[0]) for row in rows}
+    return [row for row in shown if tuple(row.values()) not in known]
+
+
+def test_every_row_can_be_made_again_and_has_its_picture():
+    assert ROWS
+    for row in ROWS:
+        assert notebook_of(row) in NOTEBOOKS, f"no notebook in the command {row['command']!r}"
+        assert f"{notebook_of(row)}_{row['dataset']}.png" in PICTURES, f"no picture for {row['command']}"
+        assert row["preset"] in ("quick", "cpu", "paper") and row["n"] and row["seeds"] and row["hardware"], row
+        assert re.fullmatch(NUMBER, row["value"]), f"{row['metric']} = {row['value']!r}"
+
+
+def test_scores_name_their_extractor_and_stand_beside_real_images():
+    for row in ROWS:
+        if row["metric"] not in ("inception_score", "fid", "kid", "precision", "recall"): continue
+        assert row["extractor"], row
+        anchor = dict(dataset=row["dataset"], figure=row["figure"], metric=row["metric"], extractor=row["extractor"], n=row["n"], model="real test images")
+        assert row["model"] == "real test images" or any(anchor.items() <= other.items() for other in ROWS) or row["claim"] == "plausible reconstructions", row
+
+
+def test_every_picture_is_in_the_gallery():
+    shown = re.findall(r"\]\(figures/([^)]+\.png)\)", README)
+    assert not set(PICTURES) - set(shown), "run index.ipynb again, then make readme"
+
+
+def test_every_picture_of_results_has_rows():
+    for name in PICTURES:
+        notebook, rest = drawn_by(name, NOTEBOOKS)
+        if notebook in {"architecture_figures", "tables2_4_architectures"}: continue
+        assert any(notebook_of(row) == notebook and (rest == row["dataset"] or rest.startswith(f"{row['dataset']}_")) for row in ROWS), f"no row belongs to {name}"
+
+
+def test_readme_has_every_row_and_no_other():
+    found = results_tables(README)
+    assert found, "no results table in README.md"
+    for shown in found: assert not strangers(shown, ROWS), "run index.ipynb again, then make readme"
+    assert max(map(len, found)) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_caption_in_the_gallery_is_that_of_the_rows(name):
+    said = caption(*drawn_by(name, NOTEBOOKS), ROWS).strip()
+    assert said in README, "run index.ipynb again, then make readme"
+    values = {row["value"] for row in ROWS}
+    assert {word for word in NUMBER.findall(numbers([row for row in ROWS if row["dataset"] == drawn_by(name, NOTEBOOKS)[1]]))} <= values | set("0123456789")
+
+
+def test_a_changed_number_is_noticed():
+    row = ROWS[0]
+    table = "| figure | dataset | model | metric | value |\n| --- | --- | --- | --- | --- |\n| " + " | ".join(row[c] for c in ("figure", "dataset", "model", "metric")) + " | {} |\n"
+    [same], [other] = results_tables(table.format(row["value"])), results_tables(table.format("0.123456"))
+    assert not strangers(same, ROWS) and strangers(other, ROWS) == other
