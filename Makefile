@@ -7,10 +7,11 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help fig8 test test-all readme check clean
+.PHONY: help fig8 bench test test-all readme check clean
 
 help:
 	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
+	@echo "make bench     time the training step beside its references (about 10 minutes on a quiet machine)"
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
 	@echo "make readme    README.md from nbs/index.ipynb"
@@ -31,10 +32,19 @@ $(VENV)/installed-dev: pyproject.toml
 	$(PIP) install -e '.[dev]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-bench: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), with pythae: torch is large, this takes some minutes"
+	$(PIP) install -e '.[bench]'
+	@touch $(VENV)/installed $@
+
 # ---- figures: `make fig8` runs nbs/fig8_*.ipynb ----
 
 fig8: $(VENV)/installed
 	@$(call run_notebook,$(wildcard nbs/$@_*.ipynb))
+
+bench: $(VENV)/installed-bench
+	@$(call run_notebook,nbs/benchmark.ipynb)
 
 # Called with nbs/NAME.ipynb: writes out/NAME.ipynb and names the pictures it drew.
 define run_notebook
