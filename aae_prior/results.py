@@ -88,9 +88,9 @@ def command(notebook, config, fixed=("condition",), extra={}):
     words = [w for name, value in given.items() if name not in skip for w in ("-p", name, word(value))]
     return shlex.join(["papermill", f"nbs/{notebook}.ipynb", f"out/{notebook}.ipynb", *words])
 
-# %% ../nbs/10_results.ipynb #b74e66b1
-class Results:
-    "Pictures and rows of the paper notebook `notebook` under `config`; nothing outside its own folder until `publish`"
+# %% ../nbs/10_results.ipynb #978cdb6c
+class _Files:
+    "Pictures and tables of a notebook."
     def __init__(self, notebook, config, figure, dataset=None, extra={}):
         self.notebook, self.config, self.figure, self.rows, self.root = notebook, config, figure, [], project_root()
         self.folder = Path(config.out_dir).expanduser().absolute() if config.out_dir else self.root / "out" / notebook
@@ -111,6 +111,9 @@ class Results:
         if self.config.publish: shutil.copyfile(path, self.root / "figures" / path.name)
         return path
 
+# %% ../nbs/10_results.ipynb #42b81e69
+class Results(_Files):
+    "Pictures, tables and rows of the paper notebook `notebook` under `config`; nothing outside its own folder until `publish`"
     def row(self, model, metric, value, **cells):
         "Add one number; further columns of `HEADER` by name. Values are rounded to four digits"
         facts = dict(figure=self.figure, dataset=self.dataset, seeds=1, preset=self.config.preset, hardware=cpu_model(), command=self.command)
