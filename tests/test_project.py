@@ -201,12 +201,17 @@ def imports_of():
 @each_module
 def test_imported_packages_are_declared(module, imports_of):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {normal(re.match(r"[\w-]+", line)[0]) for line in project["dependencies"]}
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    name_of = lambda line: normal(re.match(r"[\w-]+", line)[0])
+    always = {name_of(line) for line in project["dependencies"]}
+    extras = {name_of(line) for lines in project["optional-dependencies"].values() for line in lines}
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    guarded = {id(node) for attempt in ast.walk(tree) if isinstance(attempt, ast.Try) for node in ast.walk(attempt)}    # an extra's absence is answered for
+    for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
             [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"aae_prior"}:
-            assert imports_of.get(name, set()) & declared, f"{name} is not declared in pyproject.toml"
+            declared = always | (extras if id(node) in guarded else set())
+            assert imports_of.get(name, {normal(name)}) & declared, f"{name} is not declared in pyproject.toml"
 
 
 @each_module
