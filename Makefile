@@ -7,10 +7,11 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help fig8 bench test test-all readme check clean
+.PHONY: help fig8 paper bench test test-all readme check clean
 
 help:
 	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
+	@echo "make paper     every figure of one data set: make paper DATASET=mnist PRESET=cpu DEVICE=auto SEED=0"
 	@echo "make bench     time the training step beside its references (about 10 minutes on a quiet machine)"
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
@@ -42,6 +43,27 @@ $(VENV)/installed-bench: pyproject.toml
 
 fig8: $(VENV)/installed
 	@$(call run_notebook,$(wildcard nbs/$@_*.ipynb))
+
+# Everything that a data set needs, published: `make paper DATASET=mnist PRESET=cpu DEVICE=auto SEED=0`; what was executed is skipped.
+DATASET ?= digits
+PRESET  ?= quick
+DEVICE  ?= auto
+SEED    ?= 0
+GENERATION := fig5_generation fig6_high_dimensional
+CODES      := fig8_supervised fig9_supervised_codes fig11_unsupervised fig12_unsupervised_codes
+ORDER_svhn       := $(CODES)
+ORDER_flowers102 := fig13_text_to_image fig14_colour
+ORDER            := $(or $(ORDER_$(DATASET)),$(GENERATION) $(CODES) table1_inception_score)
+EXECUTED         := out/paper/$(DATASET)-$(PRESET)-$(SEED)
+PUBLISH          := $(if $(filter smoke,$(PRESET)),false,true)
+
+paper: $(VENV)/installed     # one after the other, in order, also under make -j: later notebooks find the runs of earlier ones
+	@set -e; for name in $(ORDER); do $(MAKE) --no-print-directory $(EXECUTED)/$$name.ipynb; done
+
+$(EXECUTED)/%.ipynb: nbs/%.ipynb
+	@mkdir -p $(@D)
+	$(BIN)/papermill $< $@.part.ipynb -p dataset $(DATASET) -p preset $(PRESET) -p device $(DEVICE) -p seed $(SEED) -p publish $(PUBLISH) $(ARGS)
+	@mv $@.part.ipynb $@
 
 bench: $(VENV)/installed-bench
 	@$(call run_notebook,nbs/benchmark.ipynb)
