@@ -73,7 +73,7 @@ def test_caption_in_the_gallery_is_that_of_the_rows(name):
     said = caption(*drawn_by(name, NOTEBOOKS), ROWS).strip()
     assert said in README, "run index.ipynb again, then make readme"
     values = {row["value"] for row in ROWS}
-    assert {word for word in NUMBER.findall(numbers([row for row in ROWS if row["dataset"] == drawn_by(name, NOTEBOOKS)[1]]))} <= values | set("0123456789")
+    assert {word for word in NUMBER.findall(numbers([row for row in ROWS if row["dataset"] == drawn_by(name, NOTEBOOKS)[1]]))} <= values | set("0123456789") | {"10"}      # recall@10 is a name
 
 
 def test_a_changed_number_is_noticed():
