@@ -88,7 +88,7 @@ def command(notebook, config, fixed=("condition",), extra={}):
     words = [w for name, value in given.items() if name not in skip for w in ("-p", name, word(value))]
     return shlex.join(["papermill", f"nbs/{notebook}.ipynb", f"out/{notebook}.ipynb", *words])
 
-# %% ../nbs/10_results.ipynb #978cdb6c
+# %% ../nbs/10_results.ipynb #6769905b
 class _Files:
     "Pictures and tables of a notebook."
     def __init__(self, notebook, config, figure, dataset=None, extra={}):
@@ -97,19 +97,21 @@ class _Files:
         self.dataset = Path(dataset or config.dataset).stem
         self.command = command(notebook, config, extra=extra)
 
-    def picture(self, fig, name=""):
-        "Save `fig` as <notebook>_<dataset>[_name].png; returns its path"
-        path = save(fig, self.folder / f"{'_'.join(filter(None, [self.notebook, self.dataset, name]))}.png")
+    def published(self, path):
+        "`path` itself, copied into figures/ when published"
         if self.config.publish: shutil.copyfile(path, self.root / "figures" / path.name)
         return path
+
+    def picture(self, fig, name=""):
+        "Save `fig` as <notebook>_<dataset>[_name].png; returns its path"
+        return self.published(save(fig, self.folder / f"{'_'.join(filter(None, [self.notebook, self.dataset, name]))}.png"))
 
     def text(self, markdown, name):
         "Write `markdown` to <name>_<dataset>.md; returns its path"
         path = self.folder / f"{name}_{self.dataset}.md"
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, markdown.encode("utf-8"))
-        if self.config.publish: shutil.copyfile(path, self.root / "figures" / path.name)
-        return path
+        return self.published(path)
 
 # %% ../nbs/10_results.ipynb #42b81e69
 class Results(_Files):
