@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_notebook', 'check', 'last_line', 'literal',
            'read_grid', 'Cell', 'cell_folder', 'cells', 'planned', 'put', 'get', 'prepare', 'run_notebook', 'Job',
-           'Resources', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'look', 'fill', 'error_of', 'run', 'said',
-           'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row', 'means', 'sweep_command', 'collect',
-           'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers', 'conditions', 'draw_codes',
-           'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count', 'option', 'sweep_arguments',
-           'sample_arguments', 'sweep_command_line', 'conclude', 'publish_rows', 'runs_command_line',
+           'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'look', 'fill', 'error_of', 'run',
+           'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row', 'means', 'sweep_command',
+           'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers', 'conditions',
+           'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count', 'option',
+           'sweep_arguments', 'sample_arguments', 'sweep_command_line', 'conclude', 'publish_rows', 'runs_command_line',
            'sample_command_line', 'parser', 'main']
 
-# %% ../nbs/09_sweep.ipynb #36dc8fb7
+# %% ../nbs/09_sweep.ipynb #caedf1f3
 import argparse
 import ast
 import csv
@@ -30,7 +30,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -221,12 +221,24 @@ class Resources:
 
 TIMEOUTS = 1000    # how often a job may reach its time limit: it loses a minute of work each time
 
-# %% ../nbs/09_sweep.ipynb #e369d6f1
+# %% ../nbs/09_sweep.ipynb #5551edc1
+@contextmanager
+def stderr_into(path: Path):
+    "What runs or is started meanwhile writes its errors to the file `path`."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(2)
+    with open(path, "ab") as file: os.dup2(file.fileno(), 2)
+    try: yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+# %% ../nbs/09_sweep.ipynb #fb99b298
 class Local:
     "Processes of this machine."
     settle = 0.0               # seconds after which a job that is gone has written all it had to say
     def __init__(self, folder: Path, resources: Resources):
-        self.resources, self.cards = resources, visible_cards(resources)
+        self.resources, self.cards, self.errors = resources, visible_cards(resources), folder / "submit.log"
         self.executor = submitit.LocalExecutor(folder, max_num_timeout=TIMEOUTS)
         self.executor.update_parameters(timeout_min=resources.minutes, signal_delay_s=resources.warning, gpus_per_node=resources.gpus)
 
@@ -237,7 +249,7 @@ class Local:
             taken = {card for job in (*busy, *made) for card in job.cards}
             mine = [card for card in self.cards if card not in taken][:self.resources.gpus]
             self.executor.update_parameters(visible_gpus=mine)
-            made.append(self.executor.submit(work))
+            with stderr_into(self.errors): made.append(self.executor.submit(work))
             made[-1].cards = mine
         return made
 
@@ -261,13 +273,13 @@ def visible_cards(resources: Resources) -> list:
     if len(cards) < needed: raise ValueError(f"--gpus {resources.gpus} --jobs {resources.jobs}: {needed} graphics cards are needed, this machine has {len(cards)}; give fewer")
     return cards
 
-# %% ../nbs/09_sweep.ipynb #0c7c7805
+# %% ../nbs/09_sweep.ipynb #5245d71f
 class Slurm:
     "Jobs of a Slurm cluster."
     settle = 10.0              # a shared file system may show a job's last words late
     def __init__(self, folder: Path, resources: Resources):
         if not shutil.which("sbatch"): raise ValueError("--cluster slurm: there is no sbatch here; log in to a cluster, or use --cluster local")
-        r, self.executor = resources, submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
+        r, self.executor, self.errors = resources, submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS), folder / "submit.log"
         self.executor.update_parameters(
             job_name="aae-prior", time=r.minutes, signal_delay_s=r.warning, cpus_per_task=r.cpus, gpus_per_node=r.gpus or None,
             mem=None if r.memory is None else f"{round(r.memory * 1024)}M", array_parallelism=r.jobs,
@@ -277,7 +289,7 @@ class Slurm:
     def submit(self, works, busy) -> list:
         "Submit `works`, several as an array; their jobs."
         try:
-            with self.executor.batch(): made = [self.executor.submit(work) for work in works]
+            with stderr_into(self.errors), self.executor.batch(): made = [self.executor.submit(work) for work in works]
         except submitit.core.utils.FailedJobError as error: raise ValueError(f"--cluster slurm: sbatch refuses: {last_line(error)}") from None
         return made
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,8 +23,10 @@ MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not s
 
 def sweep(folder, *words, source=TRAINS):
     "Start `aae-prior sweep` on a notebook in `folder`; everything it makes lies there."
+    path = folder / "trains.ipynb"
+    if not path.exists(): notebook(path, *source)                  # the same file when the same command comes again
     env = os.environ | dict(AAE_PRIOR_RUNS=str(folder / "runs"), PYTHONUNBUFFERED="1")
-    command = [sys.executable, "-c", "import sys; from aae_prior.sweep import main; sys.exit(main())", "sweep", str(notebook(folder / "trains.ipynb", *source)),
+    command = [sys.executable, "-c", "import sys; from aae_prior.sweep import main; sys.exit(main())", "sweep", str(path),
                "--out", str(folder / "sweep"), *words]
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -101,16 +104,17 @@ def test_a_sweep_of_processes_survives_a_kill_and_a_preemption(local):
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def slurm():
     "A Slurm of one node."
     if MISSING: pytest.skip(f"no Slurm here: {', '.join(MISSING)} not found (apt-get install munge slurm-wlm)")
-    folder = tmp_path_factory.mktemp("slurm")
+    folder = Path(tempfile.mkdtemp())                             # not pytest's, which others may not enter: munge insists that they can
     started = subprocess.run([CLUSTER, "start", folder], capture_output=True, text=True)
     assert started.returncode == 0, started.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", started.stdout.strip())
         yield folder
         subprocess.run([CLUSTER, "stop", folder], check=True)
+    shutil.rmtree(folder)
 
 
 def test_slurm_gives_the_same_numbers_through_kills_of_worker_and_sweep(slurm, local, tmp_path):
