@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'IDENTITY', 'Call', 'interleaved', 'seconds', 'had_the_mac
            'operations', 'distinct_layers', 'rate', 'large', 'machine_rates', 'time_split', 'in_new_process',
            'peak_memory', 'merge_benchmark', 'bars', 'cost', 'benchmark_picture']
 
-# %% ../nbs/12_benchmark.ipynb #84ea0956
+# %% ../nbs/12_benchmark.ipynb #d5458d8c
 import copy
 import json
 import statistics
@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Config, resolve_device
-from .plots import PALETTE, SMALL, TITLE, small_panels, styled
+from .plots import DPI, PALETTE, SMALL, TITLE, Picture, styled
 from .runs import Mean, Session, Watch, advance, fit, largest_weights, read_csv, write_csv
 from .training import aae_phase, autocast, draw, prior_phase, reference_step, step
 
@@ -173,7 +173,7 @@ def merge_benchmark(path, rows):
     rows = [{c: row.get(c, "") for c in COLUMNS} for row in [*read_csv(Path(path)), *rows]]
     write_csv(path, list({tuple(str(row[c]) for c in IDENTITY): row for row in rows}.values()))
 
-# %% ../nbs/12_benchmark.ipynb #2667c8b0
+# %% ../nbs/12_benchmark.ipynb #641c3c2c
 def bars(ax, values, title):
     "Horizontal bars of `values` (name -> number), the first at the top, with their numbers"
     drawn = ax.barh(range(len(values)), list(values.values()), color=[PALETTE[0] if "ours" in name or "aae" == name[:3] else PALETTE[3] for name in values])
@@ -183,23 +183,22 @@ def bars(ax, values, title):
     ax.grid(axis="y", visible=False)
 
 def cost(ax, speeds, name):
-    "Images a second over a setting `name`: `speeds` value -> number, both axes logarithmic"
+    "Images a second over a setting `name`: `speeds` value -> number, both axes logarithmic, so that slopes compare"
     ax.plot(list(speeds), list(speeds.values()), "o-", color=PALETTE[0], ms=4)
-    for value, speed in speeds.items(): ax.annotate(f"{speed:.3g}", (value, speed), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=SMALL)
+    for value, speed in speeds.items(): ax.annotate(f"{speed:.3g}", (value, speed), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=SMALL)
     ax.set(xscale="log", yscale="log", xticks=list(speeds), xticklabels=[f"{value:g}" for value in speeds], yticks=[], title=f"images/s over {name}")
     ax.minorticks_off()
-    ax.margins(.15, .25)
+    ax.margins(.15, .15)
 
-# %% ../nbs/12_benchmark.ipynb #970fd1a8
+# %% ../nbs/12_benchmark.ipynb #6beb6abc
 @styled
 def benchmark_picture(speeds, costs, title=""):
     "Figure: `speeds` (panel -> contestant -> images/s) as bars, and below them `costs` (setting -> value -> images/s) as curves"
-    across = max(len(speeds), len(costs))
-    fig, axes = small_panels(2, across, height=2.6, width=3.2)
-    for ax in axes.flat: ax.set_visible(False)
-    for row, draw_one, panels in ((0, bars, speeds), (1, cost, costs)):
-        for ax, (name, values) in zip(axes[row], panels.items()):
-            ax.set_visible(True)
-            draw_one(ax, values, name)
+    fig = Picture(figsize=(11, 5.6), dpi=DPI, layout="constrained")
+    fig.preview = (80, 16)
+    rows = fig.subfigures(2, 1, hspace=.06)
+    for part, draw_one, panels in zip(rows, (bars, cost), (speeds, costs)):
+        if panels:
+            for ax, (name, values) in zip(part.subplots(1, len(panels), squeeze=False, sharey=draw_one is cost)[0], panels.items()): draw_one(ax, values, name)
     if title: fig.suptitle(title, size=TITLE)
     return fig

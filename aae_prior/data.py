@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['NAMES', 'normalise', 'quantise', 'stratified', 'Data', 'load']
 
-# %% ../nbs/00_data.ipynb #6bf21f63
+# %% ../nbs/00_data.ipynb #bee0777d
 import contextlib
 import difflib
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -309,12 +310,15 @@ def _assembled(name: str, where, a: dict, size: int) -> Data:
     named = {} if names is None else {"names_train": [names[i] for i in train], "names_test": [names[i] for i in test]}
     return Data(name, _nhwc(pixels[train]), y[train], _nhwc(pixels[test]), y[test], a["class_names"], caveat=_caveat(name, a, size), **named)
 
-# %% ../nbs/00_data.ipynb #e76b3b6e
+# %% ../nbs/00_data.ipynb #2c0668b5
 def _digits() -> dict[str, np.ndarray]:
     "scikit-learn's digits, 8x8, as the arrays of an array file."
-    from sklearn.datasets import load_digits  # here, since it takes a second to import
-    source = load_digits()
-    x, y = (source.images * 255 / 16).round().astype(np.uint8), source.target
+    file = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if file.exists(): table = np.loadtxt(file, delimiter=",")        # importing the library for it would take two seconds
+    else:
+        from sklearn.datasets import load_digits
+        table = np.column_stack(load_digits(return_X_y=True))
+    x, y = (table[:, :64].reshape(-1, 8, 8) * 255 / 16).round().astype(np.uint8), table[:, 64].astype(np.int64)
     order = stratified(y, seed=0)
     test, train = np.sort(order[:360]), np.sort(order[360:])
     return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}

@@ -13,7 +13,7 @@ __all__ = ['EXPECTED', 'MIRRORED', 'INCEPTION_FILE', 'METRICS', 'check_images', 
            'match_categories', 'clustering_accuracy', 'purity', 'nmi', 'nearest', 'knn_purity', 'silhouette',
            'Discrepancy', 'mmd2', 'mmd', 'two_sample_test']
 
-# %% ../nbs/04_metrics.ipynb #3fd5dd71
+# %% ../nbs/04_metrics.ipynb #ce560403
 import hashlib, json, math, os, time, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.optimize import linear_sum_assignment
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import normalized_mutual_info_score, silhouette_score
-from sklearn.neural_network import MLPClassifier
 from torch import nn
 from torch.nn import functional
 
@@ -493,7 +489,7 @@ def score_table(rows):
     lines += [[model, *(cells.get(model, "") for cells in columns.values())] for model in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-# %% ../nbs/04_metrics.ipynb #2ca170a1
+# %% ../nbs/04_metrics.ipynb #9075828c
 def contingency(categories, labels):
     "Counts `(K, L)` of images by category `(N,)` and label `(N,)`; ValueError unless both are integers >= 0, N of each, N >= 1."
     if categories.shape != labels.shape or categories.ndim != 1 or len(labels) == 0:
@@ -505,9 +501,10 @@ def contingency(categories, labels):
 
 def match_categories(categories, labels):
     "`{category: label}`, one to one, such that most of the images `(N,)` agree (Fig. 11: the order of the columns). Errors as `contingency`."
+    from scipy.optimize import linear_sum_assignment
     return dict(zip(*(side.tolist() for side in linear_sum_assignment(contingency(categories, labels).numpy(), maximize=True))))
 
-# %% ../nbs/04_metrics.ipynb #8778e337
+# %% ../nbs/04_metrics.ipynb #3c0da453
 def clustering_accuracy(categories, labels):
     "Share of images `(N,)` whose category is matched one to one to their label: in [0, 1] (Fig. 11, on real test images). Errors as `contingency`."
     counts = contingency(categories, labels)
@@ -519,6 +516,7 @@ def purity(categories, labels):
 
 def nmi(categories, labels):
     "Normalised mutual information of categories and labels `(N,)`: 0 (independent) to 1 (a renaming) (Fig. 11). Errors as `contingency`."
+    from sklearn.metrics import normalized_mutual_info_score
     contingency(categories, labels)
     return float(normalized_mutual_info_score(labels.cpu().numpy(), categories.cpu().numpy()))
 
@@ -541,11 +539,12 @@ def knn_purity(codes, labels, k=10):
     codes, labels = codes.detach().cpu().float(), labels.cpu()
     return (labels[nearest(codes, k)] == labels[:, None]).double().mean().item()
 
-# %% ../nbs/04_metrics.ipynb #1b4ee763
+# %% ../nbs/04_metrics.ipynb #f2ac654b
 def silhouette(codes, labels, limit=5000):
     """Mean silhouette of codes `(N, D)` under labels `(N,)`: -1 to 1, 0 for mixed classes, 1 for tight, distant ones (Figs. 9, 12).
 
     Of more than `limit` codes, that many evenly spaced ones. ValueError unless there are 2 labels or more, and fewer than codes."""
+    from sklearn.metrics import silhouette_score
     codes, labels = spaced(codes.detach().cpu(), limit), spaced(labels.cpu(), limit)
     if not 2 <= len(labels.unique()) < len(codes):
         raise ValueError(f"a silhouette needs at least 2 labels and more codes than that, got {len(labels.unique())} labels and {len(codes)} codes")
@@ -574,12 +573,14 @@ def mmd(a, b, seed=0, limit=2000):
     halves = torch.randperm(len(a), generator=torch.Generator().manual_seed(seed)).chunk(2)
     return Discrepancy(mmd2(a, b, sigma), mmd2(a[halves[0]], a[halves[1]], sigma))
 
-# %% ../nbs/04_metrics.ipynb #9c129df1
+# %% ../nbs/04_metrics.ipynb #94914c0a
 def two_sample_test(a, b, seed=0, limit=2000):
     """Held-out accuracy of a small network trained to tell codes `a` `(n, D)` from `b` `(m, D)`: 0.5 indistinguishable, 1 separate (Figs. 6, 12).
 
     As many of each side as the smaller has, at most `limit`; half of each is held out, and chance alone strays from 0.5 by about 0.5 over
     the root of all that are. ValueError: widths differ, fewer than 20 codes a side, values not finite."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
     a, b = check_features(a, b, least=20)
     n, rng = min(len(a), len(b), limit), np.random.RandomState(seed)
     a, b = (spaced(x, n).numpy()[rng.permutation(n)] for x in (a, b))

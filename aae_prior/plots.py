@@ -11,7 +11,7 @@ __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 
            'dimension_curve', 'comparison', 'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels',
            'checked_labels', 'latent_scatter', 'joint_scatter']
 
-# %% ../nbs/05_plots.ipynb #fdf9439b
+# %% ../nbs/05_plots.ipynb #81d9c4db
 import functools, io, math
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from PIL import Image
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 # %% ../nbs/05_plots.ipynb #57434efa
@@ -397,7 +396,7 @@ def comparison(table, title=""):
     if title: fig.suptitle(title, size=TITLE)
     return fig
 
-# %% ../nbs/05_plots.ipynb #c7140f14
+# %% ../nbs/05_plots.ipynb #aed9984d
 def checked_codes(codes, network):
     "`codes` (n, d) as a float array. ValueError, naming the `network` they come from, for another shape or values that are not finite."
     codes = torch.as_tensor(codes).detach().cpu().float().numpy()
@@ -408,6 +407,7 @@ def checked_codes(codes, network):
 
 def embed(codes, seed=0):
     "t-SNE of finite `codes` (n, d), n at least 4: float array (n, 2), the same for the same codes and `seed`."
+    from sklearn.manifold import TSNE
     spread_out = codes.shape[1] > 1 and np.ptp(codes, axis=0).max() > 0   # equal codes have no principal axes to start from
     tsne = TSNE(perplexity=min(30, (len(codes) - 1) / 3), init="pca" if spread_out else "random", random_state=seed)
     with threadpool_limits(1): return tsne.fit_transform(codes)

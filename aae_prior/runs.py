@@ -363,10 +363,12 @@ def last_good(folder: Path) -> str:
     paths = checkpoints(folder)
     return f"last good checkpoint: step {int(paths[0].name.partition('-')[0])} ({paths[0]})" if paths else "last good checkpoint: none yet"
 
-# %% ../nbs/08_runs.ipynb #a6b928b7
+# %% ../nbs/08_runs.ipynb #601cad91
 def peak_memory(device) -> int:
     "Most bytes this process has held so far: of the graphics card's memory on CUDA, else of main memory; None where unknown."
     if torch.device(device).type == "cuda": return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")          # Linux: there ru_maxrss also counts what the parent held when it started this process
+    if status.exists(): return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[1]) * 1024
     with suppress(ImportError):
         import resource
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -427,6 +427,8 @@ def wrong_in(nb):
         if name not in FIELDS:
             if f'"{name}"' not in following.source and f"{name}=" not in following.source: wrong.append(f"{name} is neither a setting nor declared in extra")
         elif kind != FIELDS[name].type.__name__: wrong.append(f"{name} is a {kind}, in Config a {FIELDS[name].type.__name__}")
+        elif kind == "str" and name != "model" and isinstance(FIELDS[name].metadata["allowed"], OneOf) and str(FIELDS[name].metadata["allowed"]) not in cell.source.splitlines()[node.lineno - 1]:
+            wrong.append(f"{name} does not list {FIELDS[name].metadata['allowed']}")     # a notebook may leave out models
         elif value is not None and name in PRESETS["smoke"]: wrong.append(f"{name} shadows the presets")
         elif value is not None: Config(**{name: value})    # a deliberate default must itself be allowed
     return wrong
@@ -442,5 +444,6 @@ def test_the_check_of_parameters_cells_sees_what_is_wrong(tmp_path):
     assert found(CELL) == [] and found(CELL, tags=()) is None
     assert found("width: float = 0.5  # w") == ["width shadows the presets"] and found("epochs: int = None  # e") == ["epochs is a int, in Config a float"]
     assert found("epcohs: float = None  # e") == ["epcohs is neither a setting nor declared in extra"] and found("lr: float = None") == ["lr has no comment"]
+    assert found("update: str = None  # u: simultaneous") == ["update does not list simultaneous, alternating"]
     assert found("lr = None  # l") == ["line 1 is no annotated literal"] and found("lr: float = 1 + lam  # l") == ["lr is no literal"]
     assert found("lr: float = None  # l", check="pass") == ["no notebook_parameters straight after the cell"]
