@@ -78,10 +78,10 @@ endef
 
 # ---- tests ----
 
-# One OpenMP thread a process: nbdev_test runs a notebook on every core.
+# One OpenMP thread a process: nbdev_test runs a notebook on every core, pytest a file of tests.
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-all: test
 	$(BIN)/pytest -m slow

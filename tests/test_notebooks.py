@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPER = sorted(p for p in (ROOT / "nbs").glob("*.ipynb") if p.name[:2].isalpha() and p.stem != "index")
+PAPER = sorted(p for p in (ROOT / "nbs").glob("*.ipynb") if p.name[:2].isalpha() and p.stem not in ("index", "benchmark"))   # test_benchmark.py runs that one
 
 
 def papermill(notebook, folder, *words, cwd=None, **environment):
@@ -32,11 +32,9 @@ def snapshot(folder): return {p: p.stat().st_mtime_ns for p in folder.rglob("*")
 def shared(tmp_path_factory):
     "A folder whose runs all notebooks share, as a user's do, with the classifier that most of them ask for"
     from aae_prior.config import Config
-    from aae_prior.metrics import train_classifier
-    from aae_prior.runs import prepare
+    from aae_prior.runs import classifier_of, prepare
     folder = tmp_path_factory.mktemp("shared")
-    data = prepare(Config(preset="smoke"))
-    train_classifier(data, path=folder / "runs" / "classifiers" / f"{data.fingerprint[:12]}.safetensors")
+    classifier_of(prepare(Config(preset="smoke")), folder / "runs")
     return folder
 
 
@@ -63,6 +61,7 @@ def smoke(shared):
 
 # What a notebook is given beside the defaults; without an entry it is preset smoke.
 PARAMETERS = {"architecture_figures": {}, "tables2_4_architectures": {},
+              "ablations": dict(preset="smoke", only="lam 10,F: first layer"), "stability": dict(preset="smoke", seeds=2, only="hinge,last weights"),
               "table1_inception_score": dict(preset="smoke", extractors="classifier,inception", inception_weights="nowhere.pth")}
 
 
