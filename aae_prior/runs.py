@@ -10,9 +10,10 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint', 'last_good',
            'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'finish',
            'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary', 'fixed_precision', 'resume',
-           'train', 'advice', 'fit', 'Run', 'read_weights', 'load', 'sentences_of', 'chosen_run']
+           'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load', 'data_of', 'sentences_of',
+           'chosen_run']
 
-# %% ../nbs/08_runs.ipynb #d6dd7bce
+# %% ../nbs/08_runs.ipynb #6dc36b5d
 import csv
 import hashlib
 import io
@@ -28,6 +29,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import numpy as np
@@ -37,7 +39,7 @@ from tqdm import tqdm
 
 import aae_prior
 from .config import Config, record as environment, resolve_device
-from .data import Data, load as load_data, normalise, quantise
+from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
 from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
@@ -574,7 +576,16 @@ def read_weights(folder: Path, record: dict):
     if state := newest_checkpoint(folder): return state["nets"], state["step"]
     raise FileNotFoundError(f"the run {folder} has no checkpoint yet; call fit with its configuration to train it")
 
-# %% ../nbs/08_runs.ipynb #1fd5662f
+# %% ../nbs/08_runs.ipynb #f225441a
+def keep_only(nets: Networks, names) -> Networks:
+    "`nets` without the networks that are not among `names`, and without averages beside them; as they are where `names` is None"
+    if names is None: return nets
+    for name in ("enc", "dec", "CG", "D_I", "D_C"):
+        if name not in names: setattr(nets, name, None)
+    if hasattr(nets, "average"): del nets.average
+    return nets
+
+# %% ../nbs/08_runs.ipynb #48af8557
 def load(run_dir, device="auto") -> Run:
     "The run in a folder, complete or as far as it is, on any `device`. FileNotFoundError where the folder is no run or has nothing to load."
     folder = Path(run_dir).expanduser().absolute()
@@ -582,13 +593,19 @@ def load(run_dir, device="auto") -> Run:
     if not record: raise FileNotFoundError(f"{folder} is no run folder: it has no record.json; give a folder that fit has written")
     config, about = Config.from_dict(record["config"]), record["data"]
     weights, i = read_weights(folder, record)
-    nets = build(config, about["channels"], about["condition_dim"], resolve_device(device))
+    nets = keep_only(build(config, about["channels"], about["condition_dim"], resolve_device(device)), record.get("holds"))
     try: nets.load_state_dict(weights)
     except RuntimeError:
         by = record["sittings"][-1]["version"]
         raise ValueError(f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
                          f"of aae_prior {aae_prior.__version__}; use that version, or train again") from None
     return Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
+
+# %% ../nbs/08_runs.ipynb #4a527594
+def data_of(run: Run):
+    "The data of a run; where they are not at hand, what its record says of them, without images: name, channels, classes, class_names, caveat."
+    if at_hand(run.config.dataset): return prepare(run.config)
+    return SimpleNamespace(**run.record["data"])
 
 # %% ../nbs/08_runs.ipynb #51719418
 def sentences_of(run: Run) -> Described:

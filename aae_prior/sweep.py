@@ -9,8 +9,8 @@ __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_no
            'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row', 'means', 'sweep_command',
            'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers', 'conditions',
            'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count', 'option',
-           'sweep_arguments', 'sample_arguments', 'sweep_command_line', 'conclude', 'publish_rows', 'runs_command_line',
-           'sample_command_line', 'parser', 'main']
+           'sweep_arguments', 'sample_arguments', 'export_arguments', 'sweep_command_line', 'conclude', 'publish_rows',
+           'runs_command_line', 'sample_command_line', 'export_command_line', 'parser', 'main']
 
 # %% ../nbs/09_sweep.ipynb #caedf1f3
 import argparse
@@ -627,6 +627,15 @@ def sample_arguments(parser):
     add("--interpolate", type=count, default=0, metavar="STEPS", help="each row goes from one code to another, from the first label to the last")
     add("--device", default="auto", help="where to compute [auto]")
 
+# %% ../nbs/09_sweep.ipynb #bd5110b5
+def export_arguments(parser):
+    "The arguments of `aae-prior export`."
+    add = parser.add_argument
+    add("run", help="a run folder, or the beginning of its name")
+    add("--to", type=Path, required=True, help="folder to write, as in pretrained/mnist-label-ours")
+    add("--networks", default="dec,CG", help="what to keep, with commas: enc, dec, CG, D_I, D_C [dec,CG: enough to draw]")
+    add("--results", type=Path, help="results file whose rows go on the model card [figures/results.csv]")
+
 # %% ../nbs/09_sweep.ipynb #ab403a4c
 def sweep_command_line(a) -> int:
     "Run `aae-prior sweep`; 0 when every cell is done, else 1."
@@ -681,11 +690,21 @@ def sample_command_line(a) -> int:
     print(path)
     return 0
 
-# %% ../nbs/09_sweep.ipynb #19780635
+# %% ../nbs/09_sweep.ipynb #a4a9bb18
+def export_command_line(a) -> int:
+    "Run `aae-prior export`."
+    from aae_prior.pretrained import export
+    from aae_prior.results import read_rows
+    from aae_prior.runs import load, project_root, runs_root
+    run = load(find_run(a.run, runs_root()), "cpu")
+    print(export(run, a.to, [name.strip() for name in a.networks.split(",")], read_rows(a.results or project_root() / "figures" / "results.csv")))
+    return 0
+
+# %% ../nbs/09_sweep.ipynb #0535e5ff
 def parser() -> Parser:
     "The parser of `aae-prior`."
-    top = Parser(prog="aae-prior", description="Runs of aae_prior: many at once, a list, samples.")
-    commands = top.add_subparsers(metavar="sweep, runs, sample", required=True)
+    top = Parser(prog="aae-prior", description="Runs of aae_prior: many at once, a list, samples, exports.")
+    commands = top.add_subparsers(metavar="sweep, runs, sample, export", required=True)
     def command(name, summary, action, arguments):
         made = commands.add_parser(name, help=summary, description=summary)
         arguments(made)
@@ -694,6 +713,7 @@ def parser() -> Parser:
     command("runs", "List run folders: settings, state, newest figures.", runs_command_line,
             lambda p: p.add_argument("--root", type=Path, help="their folder [$AAE_PRIOR_RUNS, else out/runs]"))
     command("sample", "Draw images from a run.", sample_command_line, sample_arguments)
+    command("export", "Make a finished run small: weights in bfloat16, model card.", export_command_line, export_arguments)
     return top
 
 def main(words=None) -> int:

@@ -7,7 +7,7 @@ __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 
            'condition_dim', 'conditions_of', 'draw', 'fixed', 'backward', 'update', 'fastest_precision',
            'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'mismatched', 'train_D_I',
            'prior_phase', 'step', 'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase',
-           'reference_step', 'prior_codes', 'generate', 'encode', 'reconstruct', 'classify', 'sample_noise']
+           'reference_step', 'prior_codes', 'generate', 'held', 'encode', 'reconstruct', 'classify', 'sample_noise']
 
 # %% ../nbs/03_training.ipynb #e7590503
 import copy
@@ -378,7 +378,7 @@ def _in_batches(nets, f, *tensors, batch=256):
         return torch.cat([f(*[t if t is None else t.to(device) for t in part]).cpu() for part in parts])
     finally: nets.train(training)
 
-# %% ../nbs/03_training.ipynb #3d25c6eb
+# %% ../nbs/03_training.ipynb #0fa25866
 def prior_codes(nets, z, s=None):
     "Codes z_c = CG(z, s) of the learned (or fixed) prior: z (n, noise_dim - k), s (n, k) or None, to (n, code_dim)"
     return _in_batches(nets, nets.sampler()["CG"], z, s)
@@ -387,17 +387,25 @@ def generate(nets, z, s=None):
     "Images dec(CG(z, s)) in [-1, 1], (n, channels, size, size)"
     return _in_batches(nets, lambda z, s: nets.sampler()["dec"](nets.sampler()["CG"](z, s)), z, s)
 
+def held(nets, name):
+    "The network `name` of `nets`; ValueError where it is missing: aae has no D_I, and weights made small hold what their model card lists"
+    found = getattr(nets, name)
+    if found is None: raise ValueError(f"these networks have no {name}; the model aae has no D_I, and exported weights hold what their README.md lists: train again for the rest")
+    return found
+
 def encode(nets, x):
-    "Codes enc(x) of images in [-1, 1] (the mean of a stochastic encoder), (n, code_dim)"
-    return _in_batches(nets, nets.enc, x)
+    "Codes enc(x) of images in [-1, 1] (the mean of a stochastic encoder), (n, code_dim). ValueError without enc"
+    return _in_batches(nets, held(nets, "enc"), x)
 
 def reconstruct(nets, x):
-    "dec(enc(x)) of images in [-1, 1]"
-    return _in_batches(nets, lambda x: nets.dec(nets.enc(x)), x)
+    "dec(enc(x)) of images in [-1, 1]. ValueError without enc"
+    enc = held(nets, "enc")
+    return _in_batches(nets, lambda x: nets.dec(enc(x)), x)
 
 def classify(nets, x):
     "Q's logits for images in [-1, 1], (n, condition_dim)"
-    F_to_q = lambda x: nets.D_I.q(nnf.leaky_relu(nets.D_I.hidden(nets.D_I.layers(x).flatten(1)), 0.2))
+    D_I = held(nets, "D_I")
+    F_to_q = lambda x: D_I.q(nnf.leaky_relu(D_I.hidden(D_I.layers(x).flatten(1)), 0.2))
     return _in_batches(nets, F_to_q, x)
 
 # %% ../nbs/03_training.ipynb #2a6d0e16

@@ -31,7 +31,8 @@ ALLOWED = {name: set() for name in BASE} | {
     "text": {"data"},
     "runs": BASE | {"training", "text"},
     "results": BASE | {"runs"},
-    "sweep": BASE | {"training", "runs", "results"},
+    "pretrained": BASE | {"training", "runs", "results"},
+    "sweep": BASE | {"training", "runs", "results", "pretrained"},
     "benchmark": BASE | {"training", "runs"},
 }
 
