@@ -76,7 +76,7 @@ def tracked():
     if listing.returncode:
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in listing.stdout.split("\0") if name]
-    return [file for file in files if file.suffix not in {".png", ".gz"} and file.is_file()]
+    return [file for file in files if file.suffix not in {".png", ".gz", ".npz", ".safetensors"} and file.is_file()]
 
 
 # ---- notebooks as files ----
