@@ -15,6 +15,7 @@ from aae_prior import plots
 def warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)      # what earlier tests left is collected at any time
         yield
 
 
