@@ -526,11 +526,11 @@ def _path(source: str) -> Path:
     raise ValueError(f"data set {source!r} is not known{hint}; allowed: {', '.join(NAMES)}, or the path of an .npz file "
                      "or of a folder of images with one sub-folder a class")
 
-# %% ../nbs/00_data.ipynb #caac1c11
+# %% ../nbs/00_data.ipynb #d1a3f8fb
 def at_hand(name_or_path, root=None) -> bool:
     "Whether `load` finds this data set on this machine, without a download."
     name = str(name_or_path)
-    return name == "digits" or os.path.lexists(_root(root) / f"{name}.npz" if name in NAMES else _path(name))
+    return name == "digits" or os.path.lexists(_root(root) / f"{name}.npz" if name in NAMES else Path(name).expanduser())
 
 # %% ../nbs/00_data.ipynb #52e2edc7
 def load(name_or_path, root=None, size: int = 32) -> Data:

@@ -576,11 +576,11 @@ def read_weights(folder: Path, record: dict):
     if state := newest_checkpoint(folder): return state["nets"], state["step"]
     raise FileNotFoundError(f"the run {folder} has no checkpoint yet; call fit with its configuration to train it")
 
-# %% ../nbs/08_runs.ipynb #f225441a
+# %% ../nbs/08_runs.ipynb #b7c5b3a2
 def keep_only(nets: Networks, names) -> Networks:
     "`nets` without the networks that are not among `names`, and without averages beside them; as they are where `names` is None"
     if names is None: return nets
-    for name in ("enc", "dec", "CG", "D_I", "D_C"):
+    for name in NETWORKS:
         if name not in names: setattr(nets, name, None)
     if hasattr(nets, "average"): del nets.average
     return nets

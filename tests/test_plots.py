@@ -1,4 +1,5 @@
 "Pictures: one value range, one style, files that do not change from run to run, errors that say what to do."
+import gc
 import warnings
 
 import matplotlib.image
@@ -11,11 +12,14 @@ import torch
 from aae_prior import plots
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_by_other_tests(): gc.collect()      # files that tests in this process left open must not be found here
+
+
 @pytest.fixture(autouse=True)
 def warnings_are_errors():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.simplefilter("ignore", ResourceWarning)      # what earlier tests left is collected at any time
         yield
 
 
