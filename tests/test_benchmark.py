@@ -45,6 +45,37 @@ def test_every_call_is_a_step_of_its_own(tiny, monkeypatch):
     assert seen == [0, 1]
 
 
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("careful", [False, True])
+def test_the_plain_reference_makes_the_update_of_the_step(tiny, update, careful):
+    config, data = tiny[0].replace(update=update), tiny[1]
+    plain, ours = (training.build(config, data.channels, data.classes).double() for _ in "ab")
+    benchmark.as_tabulated(plain)
+    b = training.draw(data, config, 0)
+    b = training.Batch(**{name: value.double() if isinstance(value, torch.Tensor) else value for name, value in vars(b).items()})
+    training.reference_step(plain, training.optimisers(plain, config), b, config, careful)
+    training.step(ours, training.optimisers(ours, config), b, config)
+    started = training.build(config, data.channels, data.classes).double().state_dict()
+    for name, value in ours.state_dict().items(): torch.testing.assert_close(plain.state_dict()[name], value, rtol=1e-9, atol=1e-11, msg=name)
+    assert sum(not torch.equal(started[name], value) for name, value in ours.state_dict().items()) > 50
+
+
+def test_a_process_apart_takes_steps_and_names_its_failure():
+    apart = benchmark.Apart("careful", dict(preset="smoke", precision="fp32"), "digits", OMP_NUM_THREADS="1")
+    assert all(isinstance(apart(), benchmark.Call) for _ in "ab")
+    apart.close()
+    wrong = benchmark.Apart("ours", dict(epcohs=3), "digits")
+    with pytest.raises(RuntimeError, match="failed: .*epcohs"): wrong()
+    wrong.close()
+
+
+def test_digits_stand_in_for_what_is_not_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("AAE_PRIOR_DATA", str(tmp_path))
+    found = {name: benchmark.stand_in(name) for name in ("digits", "mnist", "cifar10")}
+    assert {name: (data.name, data.channels, data.s_train is not None) for name, data in found.items()} == dict(
+        digits=("digits", 1, True), mnist=("digits for mnist", 1, True), cifar10=("digits for cifar10", 3, True))
+
+
 def test_the_parts_cost_what_the_step_costs_at_any_batch(tiny):
     config, data = tiny
     small, wide = (benchmark.operations(c, data) for c in (config, config.replace(batch_size=8, width=0.25)))

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from aae_prior import training as T
 from aae_prior.config import Config
+from aae_prior.networks import Conv, UpConv, deep
 
 B, LABELS = 2, 10          # operations an image do not depend on the batch
 FIRST = dict(enc=("stem",), dec=("first.0",), CG=("hidden.0",), D_C=("0",), D_I=("layers.0.0",))
@@ -43,7 +44,7 @@ def macs(net, *inputs):
     found, handles = {}, []
     def count(name):
         def hook(layer, args, out):
-            places = {nn.Linear: 1, nn.Conv2d: out[0, 0].numel()}.get(type(layer), args[0][0, 0].numel())    # a transposed one: its input's
+            places = 1 if isinstance(layer, nn.Linear) else (out if isinstance(layer, nn.Conv2d) else args[0])[0, 0].numel()    # a transposed one: its input's
             found[name] = layer.weight.numel() * places
         return hook
     for name, layer in net.named_modules():
@@ -94,6 +95,13 @@ def test_the_default_step_costs_its_minimum(default):
     setup, cost = default
     assert minimum(*setup) == pytest.approx(5.114e9, rel=1e-3)
     assert minimum(*setup) <= cost <= 1.0001 * minimum(*setup)               # one needless pass through D_C is 0.03 %
+
+
+def test_the_deep_layers_cost_the_same_as_matrix_products(default):
+    (config, nets, b), cost = default
+    assert counted(T.step, config.replace(precision="bf16"), nets, b) == pytest.approx(cost, rel=1e-3)
+    layers = [m for m in nets.modules() if isinstance(m, (Conv, UpConv))]
+    assert any(deep(m, torch.zeros(1, dtype=torch.bfloat16), 2) for m in layers) and not any(deep(m, torch.zeros(1), 2) for m in layers)
 
 
 def test_sharing_passes_would_save_the_simultaneous_saturating_step_under_3_percent():
