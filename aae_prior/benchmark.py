@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'IDENTITY', 'Call', 'timed', 'interleaved', 'seconds', 'ha
            'operations', 'distinct_layers', 'rate', 'large', 'machine_rates', 'time_split', 'in_new_process',
            'peak_memory', 'merge_benchmark', 'bars', 'cost', 'benchmark_picture']
 
-# %% ../nbs/12_benchmark.ipynb #0ad191b5
+# %% ../nbs/12_benchmark.ipynb #ee3112b6
 import copy
 import json
 import os
@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Config, resolve_device
 from .data import at_hand, load
-from .networks import CodeToMap, UpBlock
+from .networks import CodeToMap, Conv, UpBlock, UpConv
 from .plots import DPI, PALETTE, SMALL, TITLE, Picture, styled
 from .runs import Mean, Session, Watch, advance, fit, largest_weights, read_csv, write_csv
 from .training import aae_phase, autocast, draw, keep_freed_memory, prior_phase, reference_step, step
@@ -68,7 +68,7 @@ def training_step(config, data):
     session, watch = Session(config, data, resolve_device(config.device)), Watch()
     return lambda: advance(session, watch)
 
-# %% ../nbs/12_benchmark.ipynb #cbdee388
+# %% ../nbs/12_benchmark.ipynb #2e308b5e
 class TabulatedUpBlock(UpBlock):
     "UpBlock with its skip projected after the up-sampling"
     def forward(self, x):
@@ -82,9 +82,8 @@ class TabulatedCodeToMap(CodeToMap):
 
 def as_tabulated(nets):
     "`nets`, changed to the plainest form of the same functions"
-    for module in nets.modules():
-        if isinstance(module, UpBlock): module.__class__ = TabulatedUpBlock
-        if isinstance(module, CodeToMap): module.__class__ = TabulatedCodeToMap
+    plain = {UpBlock: TabulatedUpBlock, CodeToMap: TabulatedCodeToMap, Conv: nn.Conv2d, UpConv: nn.ConvTranspose2d}
+    for module in nets.modules(): module.__class__ = plain.get(type(module), type(module))
     return nets.to(memory_format=torch.contiguous_format)
 
 # %% ../nbs/12_benchmark.ipynb #3b0d9bf5

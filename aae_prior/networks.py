@@ -23,10 +23,10 @@ def scaled(channels, width):
     "`channels` of a table at a relative `width`, at least 8"
     return max(8, round(channels * width))   # below 8 channels oneDNN's strided 1x1 backward (torch 2.14) corrupts memory
 
-# %% ../nbs/01_networks.ipynb #ac20e90d
+# %% ../nbs/01_networks.ipynb #8b4b0102
 def deep(layer, x, n):
     "Whether the convolution `layer` of maps x, n pixels wide on its smaller side, is faster as a matrix product: many weights, few pixels"
-    return layer.weight.numel() >= 2**15 * n**2 and x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    return layer.weight.numel() >= 2**15 * n**2 and x.device.type == "cpu"
 
 # %% ../nbs/01_networks.ipynb #d6bcc04c
 def patches(x, k, stride, padding):
