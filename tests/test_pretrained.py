@@ -11,7 +11,7 @@ import torch
 
 from aae_prior import pretrained
 from aae_prior.config import Config
-from aae_prior.results import about, read_rows
+from aae_prior.results import HEADER, about, read_rows
 from aae_prior.runs import fit, load
 from aae_prior.sweep import main
 from aae_prior.training import classify, encode, generate, reconstruct, sample_noise
@@ -63,10 +63,11 @@ def test_exports_that_are_refused(run, folder, tmp_path):
 
 
 def test_the_card_shows_the_rows_of_its_own_run_alone(run, tmp_path):
-    row = dict.fromkeys("figure claim metric value n extractor".split(), "x") | dict(dataset="digits", model="ours", value="0.123") | about(run)
+    row = dict.fromkeys(HEADER, "x") | dict(dataset="digits", model="ours", value="0.123") | about(run)
     rows = [row, row | dict(value="0.456", wall_time="1 s"), row | dict(value="0.789", model="maae")]
     said = (pretrained.export(run, tmp_path / "a", rows=rows) / "README.md").read_text(encoding="utf-8")
     assert "0.123" in said and "0.456" not in said and "0.789" not in said and "seed 0" in said
+    assert [kept["value"] for kept in read_rows(tmp_path / "a" / "results.csv")] == ["0.123"]
 
 
 def test_the_command(run, tmp_path, monkeypatch, capsys):
@@ -82,7 +83,8 @@ def test_every_pretrained_folder_is_whole_and_its_card_true(kept):
     record, card = json.loads((kept / "record.json").read_text(encoding="utf-8")), (kept / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256((kept / "weights.safetensors").read_bytes()).hexdigest() == record["weights_sha256"] and record["weights_sha256"] in card
     run = load(kept)
-    assert pretrained.card(run, record, read_rows(ROOT / "figures" / "results.csv")) == card, "the results have changed: export the run again"
+    rows = read_rows(kept / "results.csv")
+    assert rows and pretrained.measured_with(run, rows) == rows and pretrained.card(run, record, rows) == card
     if run.config.condition == "label": assert images(run).std() > 0.1
 
 
