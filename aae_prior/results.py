@@ -7,7 +7,7 @@ __all__ = ['HEALTHY', 'HEADER', 'KEY', 'HEADLINES', 'runs_for', 'about', 'show_t
            'merge_rows', 'word', 'command', 'Results', 'results_table', 'notebook_of', 'drawn_by', 'numbers', 'caption',
            'title_of', 'figure_order', 'gallery']
 
-# %% ../nbs/10_results.ipynb #0c31063d
+# %% ../nbs/10_results.ipynb #f3549c92
 import csv
 import io
 import json
@@ -16,6 +16,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import filelock
 from IPython.display import Markdown, display
 
 from .config import cpu_model
@@ -73,16 +74,18 @@ def read_rows(path):
         if reader.fieldnames != HEADER: raise ValueError(f"{path}: the header is not that of a results file; it must be {','.join(HEADER)}")
         return list(reader)
 
-# %% ../nbs/10_results.ipynb #d5d620ea
+# %% ../nbs/10_results.ipynb #34b8c10f
 def merge_rows(path, rows):
-    "Write `rows` into the results file `path`: a row with the same `KEY` is replaced, the order is kept"
-    merged = {tuple(row[k] for k in KEY): row for row in read_rows(path)}
-    for row in rows: merged[tuple(str(row[k]) for k in KEY)] = row
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HEADER, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(merged.values(), key=lambda row: (row["figure"], row["dataset"])))
-    write_atomic(path, text.getvalue().encode("utf-8"))
+    "Write `rows` into the results file `path`, one process at a time: a row with the same `KEY` is replaced, the order is kept"
+    path, text = Path(path), io.StringIO()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        merged = {tuple(row[k] for k in KEY): row for row in read_rows(path)}
+        for row in rows: merged[tuple(str(row[k]) for k in KEY)] = row
+        writer = csv.DictWriter(text, HEADER, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(merged.values(), key=lambda row: (row["figure"], row["dataset"])))
+        write_atomic(path, text.getvalue().encode("utf-8"))
 
 # %% ../nbs/10_results.ipynb #6a5361f5
 def word(value):
