@@ -186,7 +186,7 @@ class _Training(_What):
     ema: float = setting(0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned")
     precision: str = setting("auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here")
 
-# %% ../nbs/07_config.ipynb #4ed63eb2
+# %% ../nbs/07_config.ipynb #eac22406
 @dataclass(frozen=True, kw_only=True)
 class _Losses(_Training):
     lam: float = setting(1.0, FACTOR, "lambda, the weight of L_rec for dec")
@@ -199,6 +199,7 @@ class _Losses(_Training):
     Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to gives Q real labels, else True")
     matching_aware: bool = setting(None, SWITCH, "a real image with the condition of another one counts as a fake (needs label_to D_I or both)", neutral=False, by="True with condition text, else False")
     r1: float = setting(0.0, WEIGHT, "weight of the R1 penalty on D_I; beyond the paper, 0 is off", neutral=0.0)
+    consistency: float = setting(0.0, WEIGHT, "weight of L_cluster, Q's categories on real images (needs condition category); beyond the paper, 0 is off", neutral=0.0)
     augment: bool = setting(False, SWITCH, "D_I sees images shifted, brightened and with a patch; beyond the paper", neutral=False)
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
@@ -259,7 +260,7 @@ def resolve(given):
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)
     return values
 
-# %% ../nbs/07_config.ipynb #123493e2
+# %% ../nbs/07_config.ipynb #f7556a0d
 def check_together(c):
     "SettingError when settings of the config `c` are each allowed but contradict each other."
     if c.epochs and c.steps: refuse("steps", c.steps, f"give steps or epochs (here {c.epochs:g}), not both")
@@ -274,6 +275,8 @@ def check_together(c):
         refuse("label_to", c.label_to, f"only labels and sentences can be learned from real images, and condition is {c.condition}; leave label_to out")
     if c.matching_aware and c.label_to not in ("D_I", "both"):
         refuse("matching_aware", True, f"D_I does not see the condition with label_to {c.label_to}; leave it out, or give label_to D_I or both")
+    if c.consistency and c.condition != "category":
+        refuse("consistency", c.consistency, f"it sorts real images into categories, and condition is {c.condition}; leave it out, or give condition category")
     if c.condition == "category": check_room(c, c.categories, "categories")
 
 def check_room(c, condition_dim, what):

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
            'condition_dim', 'conditions_of', 'draw', 'fixed', 'backward', 'update', 'fastest_precision',
-           'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'mismatched', 'train_D_I',
-           'prior_phase', 'step', 'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase',
-           'reference_step', 'prior_codes', 'generate', 'held', 'encode', 'reconstruct', 'classify', 'sample_noise']
+           'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'distorted',
+           'loss_clusters', 'mismatched', 'train_D_I', 'prior_phase', 'step', 'follow', 'gradients', 'apply',
+           'reference_aae_phase', 'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'held',
+           'encode', 'reconstruct', 'classify', 'sample_noise']
 
 # %% ../nbs/03_training.ipynb #e7590503
 import copy
@@ -65,7 +66,7 @@ def optimisers(nets, config):
     trained = {k: list(net.parameters()) for k in rates if (net := getattr(nets, k)) is not None}
     return {k: torch.optim.Adam(p, rates[k], betas=(config.beta1, config.beta2), fused=True) for k, p in trained.items() if p}
 
-# %% ../nbs/03_training.ipynb #8a0dd1fb
+# %% ../nbs/03_training.ipynb #d6d1b4dd
 @dataclass
 class Batch:
     "All that is random in one step: images x (B, C, n, n), conditions s and noise z for the AAE phase, s2 and z2 for the prior phase"
@@ -78,6 +79,7 @@ class Batch:
     eps2: torch.Tensor = None
     H: float = 0.0                # entropy of a discrete condition, nats
     moves: torch.Tensor = None    # numbers in [0, 1) that say how each image is augmented, (B, 5)
+    bends: torch.Tensor = None    # numbers in [0, 1) that say how each image is distorted for `consistency`, (B, 5)
 
 # %% ../nbs/03_training.ipynb #7fa62ee9
 def generator(*key, device="cpu"):
@@ -108,7 +110,7 @@ def conditions_of(data, index, g):
     if s.ndim == 2: return s
     return s[torch.arange(len(s), device=s.device), torch.randint(s.shape[1], (len(s),), generator=g, device=g.device).to(s.device)]
 
-# %% ../nbs/03_training.ipynb #6dcb514a
+# %% ../nbs/03_training.ipynb #7d731ef8
 @functools.lru_cache(maxsize=4)
 def _order(n, epoch, seed): return torch.randperm(n, generator=generator("order", seed, epoch))
 
@@ -127,8 +129,8 @@ def draw(data, config, step):
     H = math.log(k) if config.condition == "category" else _entropy(data.s_train) if config.condition == "label" else 0.0
     eps = [normal(config.code_dim) if config.stochastic else None for _ in "12"]
     z, z2 = normal(config.noise_dim - k), normal(config.noise_dim - k)
-    moves = torch.rand(B, 5, generator=g, device=device) if config.augment else None
-    return Batch(data.images(index), z, z2, s, s2, *eps, H, moves)
+    moves, bends = [torch.rand(B, 5, generator=g, device=device) if wanted else None for wanted in (config.augment, config.consistency)]
+    return Batch(data.images(index), z, z2, s, s2, *eps, H, moves, bends)
 
 # %% ../nbs/03_training.ipynb #8cb23d41
 @contextmanager
@@ -241,6 +243,23 @@ def loss_Q(b, config, q_real, q_noise):
     if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, discrete)
     return config.mi_weight * loss
 
+# %% ../nbs/03_training.ipynb #c70ab445
+def distorted(x, bends):
+    "Images x (B, C, n, n) in [-1, 1], each rotated, resized, sheared and shifted as its row of `bends` (B, 5) in [0, 1) says; -1 around them"
+    angle, scale, shear, *shift = (2 * bends.to(x.dtype) - 1).T
+    angle, scale, shear, shift = angle * math.pi / 12, 1 + .15 * scale, .2 * shear, [.2 * s for s in shift]
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    where = torch.stack([torch.stack([cos, shear - sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
+    return nnf.grid_sample(x + 1, nnf.affine_grid(where, list(x.shape), align_corners=False), align_corners=False) - 1
+
+def loss_clusters(nets, b, config, q_real):
+    "L_cluster of Q's logits `q_real` (B, k) for real images, times `consistency`; 0 where that is 0"
+    if not config.consistency: return 0.0
+    with fixed(nets.D_I): q_bent = nets.D_I(augmented(distorted(b.x, b.bends), b), b.s)[1]
+    p, entropy_of = q_real.softmax(1), lambda p: -torch.xlogy(p, p).sum(-1)
+    alike = -(p.detach() * q_bent.log_softmax(1)).sum(1)
+    return config.consistency * ((alike + entropy_of(p)).mean() - 2 * entropy_of(p.mean(0)))
+
 # %% ../nbs/03_training.ipynb #042efb8a
 def mismatched(nets, b, config):
     "[Logits (B,) of D_I for real images with another image's condition], or [] where `matching_aware` is off"
@@ -248,14 +267,14 @@ def mismatched(nets, b, config):
     other = b.s.roll(1, 0)
     return [nets.D_I(augmented(b.x, b), other)[0].masked_fill((other == b.s).all(1), -100.0)]      # surely fake: no loss, no gradient
 
-# %% ../nbs/03_training.ipynb #50dcb179
+# %% ../nbs/03_training.ipynb #da1af7c9
 def train_D_I(nets, b, config, real, fakes):
     "Gradients of D_I and Q; returns (L_D_I, accuracy of D_I)"
     judged = [nets.D_I(augmented(fake.detach(), b), b.s2) for fake in fakes]
     logits = [logit for logit, *_ in judged] + mismatched(nets, b, config)
     L_D_I = loss_D(real[0], *logits, kind=config.gan_loss)
     L = L_D_I + penalty_R1(nets, b, config)
-    L_Q = loss_Q(b, config, real[1], judged[0][1]) if config.condition != "none" else 0.0
+    L_Q = loss_Q(b, config, real[1], judged[0][1]) + loss_clusters(nets, b, config, real[1]) if config.condition != "none" else 0.0
     if config.mi_into_D_I or config.condition == "none": backward(L + L_Q, nets.D_I)
     else:
         backward(L_Q, nets.D_I.q)
@@ -341,7 +360,7 @@ def reference_aae_phase(nets, opts, b, config, careful):
     apply(opts, nets, grads)
     return dict(L_D_C=L_D_C, L_GAN_C=L_GAN_C, L_rec=L_rec)
 
-# %% ../nbs/03_training.ipynb #c6570174
+# %% ../nbs/03_training.ipynb #3a7ad729
 def reference_prior_phase(nets, opts, b, config, careful):
     "The prior phase in its plainest form (Q trains all of D_I: `mi_into_D_I`)"
     real, fakes = nets.D_I(augmented(b.x, b), b.s), [nets.dec(nets.CG(b.z2, b.s2))]
@@ -349,7 +368,7 @@ def reference_prior_phase(nets, opts, b, config, careful):
         with fixed(nets.enc): fakes.append(nets.dec(nets.enc(b.x, b.eps2)))
     judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]
     L_D_I = loss_D(real[0], *[j[0] for j in judged], *mismatched(nets, b, config), kind=config.gan_loss)
-    L_Q = loss_Q(b, config, real[1], judged[0][1]) if config.condition != "none" else 0.0
+    L_Q = loss_Q(b, config, real[1], judged[0][1]) + loss_clusters(nets, b, config, real[1]) if config.condition != "none" else 0.0
     grads = gradients(L_D_I + penalty_R1(nets, b, config) + L_Q, nets, ["D_I"], careful, keep=True)
     if config.update == "alternating": apply(opts, nets, grads); grads = {}
     with fixed(nets.D_I): judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]

@@ -69,7 +69,7 @@ def test_no_gradient_is_left_behind(digits):
 @pytest.mark.parametrize("careful", [False, True])
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("model", MODELS + [dict(model="ours", condition="label", rec_as_fake=False, lam=0.3, rec_weight=2.0),
-                                            dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0),
+                                            dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0, consistency=0.7),
                                             dict(model="ours", condition="label", gan_loss="hinge", r1=2.0, augment=True)],
                          ids=lambda m: "-".join(map(str, m.values())))
 def test_step_equals_the_reference(digits, model, update, careful):
@@ -211,6 +211,25 @@ def test_augmentation_moves_every_image_its_own_way_and_lets_gradients_through(d
     assert moved.shape == x.shape and len({m.sum().item() for m in moved}) == 8
     moved.sum().backward()
     assert (x.grad.sum((1, 2, 3)) > 32 * 32 * 0.4).all() and x.grad.max() == 1
+
+
+def test_L_cluster_is_least_for_sure_balanced_and_steady_categories(digits):
+    config, data, nets, _ = setting(digits, condition="category", consistency=2.0, categories=4)
+    b = T.draw(data, config, 0)
+    assert torch.equal(b.z2, T.draw(data, config.replace(consistency=0.0), 0).z2)     # all else is drawn as without
+    one_hot = torch.eye(4).repeat(len(b.x) // 4, 1)
+    answer = one_hot
+    class Q(torch.nn.Module):
+        def forward(self, x, s): return None, 50 * answer
+    nets.D_I = Q()
+    loss = lambda q: T.loss_clusters(nets, b, config, q).item()
+    assert loss(50 * one_hot) == pytest.approx(-2 * 2 * math.log(4), abs=1e-4)        # sure, alike, equally frequent
+    assert loss(0 * one_hot) > loss(50 * one_hot) + 1                                 # unsure
+    answer = one_hot.roll(1, 1)
+    assert loss(50 * one_hot) > 50                                                    # a distorted image changes its category
+    answer = torch.eye(4)[[0]].repeat(len(b.x), 1)
+    assert loss(50 * answer) == pytest.approx(0, abs=1e-4)                            # all in one category
+    with pytest.raises(ValueError, match="condition is label"): config.replace(condition="label", categories=None)
 
 
 def test_R1_is_the_squared_slope_at_real_images(digits):
