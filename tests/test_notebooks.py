@@ -77,6 +77,20 @@ def test_runs_from_top_to_bottom_from_any_folder(notebook, smoke):
     assert sum(len("".join(out["text"]).splitlines()) for out in outputs if out["output_type"] == "stream") < 200
 
 
+@pytest.mark.parametrize("notebook", ["fig5_generation", "fig6_high_dimensional", "fig8_supervised", "fig9_supervised_codes", "fig11_unsupervised",
+                                      "fig12_unsupervised_codes", "table1_inception_score"])
+def test_caption_says_what_the_rules_say_of_its_rows(notebook, smoke):
+    from aae_prior.results import read_rows
+    from aae_prior.verdicts import claims_of, rule_of, verdict
+    outputs, folder, _ = smoke(notebook)
+    rows = read_rows(folder / "results.csv")
+    [said] = [text for out in outputs if "*Verdict*" in (text := "".join(out.get("data", {}).get("text/markdown", "")))]
+    said = said.split("*Verdict*")[1]
+    keys = claims_of(rows[0]["figure"], "digits")
+    assert keys and rule_of(*keys, short="8-D", long="100-D") in said
+    for key in keys: assert f"**{verdict(key, rows)}**" in said, key
+
+
 def test_table_1_goes_on_without_weights_and_names_every_source(smoke):
     _, folder, _ = smoke("table1_inception_score")
     table = (folder / "table1_digits.md").read_text(encoding="utf-8")
