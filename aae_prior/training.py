@@ -243,11 +243,11 @@ def loss_Q(b, config, q_real, q_noise):
     if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, discrete)
     return config.mi_weight * loss
 
-# %% ../nbs/03_training.ipynb #c70ab445
+# %% ../nbs/03_training.ipynb #c7aae2af
 def distorted(x, bends):
     "Images x (B, C, n, n) in [-1, 1], each rotated, resized, sheared and shifted as its row of `bends` (B, 5) in [0, 1) says; -1 around them"
     angle, scale, shear, *shift = (2 * bends.to(x.dtype) - 1).T
-    angle, scale, shear, shift = angle * math.pi / 12, 1 + .15 * scale, .2 * shear, [.2 * s for s in shift]
+    angle, scale, shear, shift = angle * math.radians(27), 1 + .27 * scale, .36 * shear, [.2 * s for s in shift]
     cos, sin = angle.cos() / scale, angle.sin() / scale
     where = torch.stack([torch.stack([cos, shear - sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
     return nnf.grid_sample(x + 1, nnf.affine_grid(where, list(x.shape), align_corners=False), align_corners=False) - 1
@@ -256,9 +256,9 @@ def loss_clusters(nets, b, config, q_real):
     "L_cluster of Q's logits `q_real` (B, k) for real images, times `consistency`; 0 where that is 0"
     if not config.consistency: return 0.0
     with fixed(nets.D_I): q_bent = nets.D_I(augmented(distorted(b.x, b.bends), b), b.s)[1]
-    p, entropy_of = q_real.softmax(1), lambda p: -torch.xlogy(p, p).sum(-1)
-    alike = -(p.detach() * q_bent.log_softmax(1)).sum(1)
-    return config.consistency * ((alike + entropy_of(p)).mean() - 2 * entropy_of(p.mean(0)))
+    p = q_real.softmax(1)
+    alike, frequency = (p.detach() * q_bent.log_softmax(1)).sum(1).mean(), p.mean(0)
+    return config.consistency * (2 * torch.xlogy(frequency, frequency).sum() - alike)
 
 # %% ../nbs/03_training.ipynb #042efb8a
 def mismatched(nets, b, config):

@@ -213,7 +213,7 @@ def test_augmentation_moves_every_image_its_own_way_and_lets_gradients_through(d
     assert (x.grad.sum((1, 2, 3)) > 32 * 32 * 0.4).all() and x.grad.max() == 1
 
 
-def test_L_cluster_is_least_for_sure_balanced_and_steady_categories(digits):
+def test_L_cluster_is_least_for_balanced_and_steady_categories(digits):
     config, data, nets, _ = setting(digits, condition="category", consistency=2.0, categories=4)
     b = T.draw(data, config, 0)
     assert torch.equal(b.z2, T.draw(data, config.replace(consistency=0.0), 0).z2)     # all else is drawn as without
@@ -224,7 +224,6 @@ def test_L_cluster_is_least_for_sure_balanced_and_steady_categories(digits):
     nets.D_I = Q()
     loss = lambda q: T.loss_clusters(nets, b, config, q).item()
     assert loss(50 * one_hot) == pytest.approx(-2 * 2 * math.log(4), abs=1e-4)        # sure, alike, equally frequent
-    assert loss(0 * one_hot) > loss(50 * one_hot) + 1                                 # unsure
     answer = one_hot.roll(1, 1)
     assert loss(50 * one_hot) > 50                                                    # a distorted image changes its category
     answer = torch.eye(4)[[0]].repeat(len(b.x), 1)
