@@ -438,16 +438,16 @@ def mean_row(rows: list, command: str) -> dict:
     spread = f"{statistics.stdev(values):.2g}" if len(values) > 1 else rows[0]["spread"]
     return row | dict(value=f"{statistics.fmean(values):.4g}", spread=spread, seeds=str(sum(int(r["seeds"]) for r in rows)), command=command)
 
-# %% ../nbs/09_sweep.ipynb #833157a5
+# %% ../nbs/09_sweep.ipynb #73c2648d
 def means(results: list, command: str) -> list:
     "Rows of results, merged over seeds, from pairs (parameters of a cell that vary, its rows); other varied parameters become columns in front."
-    from aae_prior.results import HEADER, KEY        # imports torch
+    from aae_prior.results import HEADER, key_of        # imports torch
     groups = {}
     for point, rows in results:
         shown = {name: str(value) for name, value in point.items() if name != "seed" and name not in HEADER}
         for row in rows:
             here = str([item for item in point.items() if item[0] != "seed"])
-            groups.setdefault((here, *(row[k] for k in KEY)), []).append(shown | row)
+            groups.setdefault((here, *key_of(row)), []).append(shown | row)
     return [mean_row(rows, command) for rows in groups.values()]
 
 # %% ../nbs/09_sweep.ipynb #9356f4b0
