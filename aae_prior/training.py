@@ -243,7 +243,7 @@ def loss_Q(b, config, q_real, q_noise):
     if config.Q_on_generated: loss = loss + loss_MI(q_noise, b.s2, discrete)
     return config.mi_weight * loss
 
-# %% ../nbs/03_training.ipynb #c7aae2af
+# %% ../nbs/03_training.ipynb #a0088e83
 def distorted(x, bends):
     "Images x (B, C, n, n) in [-1, 1], each rotated, resized, sheared and shifted as its row of `bends` (B, 5) in [0, 1) says; -1 around them"
     angle, scale, shear, *shift = (2 * bends.to(x.dtype) - 1).T
@@ -256,8 +256,9 @@ def loss_clusters(nets, b, config, q_real):
     "L_cluster of Q's logits `q_real` (B, k) for real images, times `consistency`; 0 where that is 0"
     if not config.consistency: return 0.0
     with fixed(nets.D_I): q_bent = nets.D_I(augmented(distorted(b.x, b.bends), b), b.s)[1]
-    p = q_real.softmax(1)
-    alike, frequency = (p.detach() * q_bent.log_softmax(1)).sum(1).mean(), p.mean(0)
+    wide = lambda q: q.to(torch.promote_types(q.dtype, torch.float32))               # frequencies want more digits than bf16 has
+    p = wide(q_real).softmax(1)
+    alike, frequency = (p.detach() * wide(q_bent).log_softmax(1)).sum(1).mean(), p.mean(0)
     return config.consistency * (2 * torch.xlogy(frequency, frequency).sum() - alike)
 
 # %% ../nbs/03_training.ipynb #042efb8a
