@@ -106,7 +106,7 @@ class DownBlock(nn.Module):
         residual = self.norm2(self.conv2(residual))
         return (self.skip(x) + residual).relu()
 
-# %% ../nbs/01_networks.ipynb #febb7b45
+# %% ../nbs/01_networks.ipynb #13fd033d
 class UpBlock(nn.Module):
     "Up-sampling residual block of Table 2: (B, c_in, n, n) to (B, c_out, 2n, 2n)"
     def __init__(self, c_in, c_out, norm=True):
@@ -116,10 +116,12 @@ class UpBlock(nn.Module):
         self.norm1, self.norm2 = batch_norm(c_out, norm), batch_norm(c_out, norm)
         self.skip = Conv(c_in, c_out, 1)
 
+    def raised(self, x): return nnf.interpolate(self.skip(x), scale_factor=2)
+
     def forward(self, x):
         residual = self.norm1(self.up(x)).relu()
         residual = self.norm2(self.conv(residual))
-        return (nnf.interpolate(self.skip(x), scale_factor=2) + residual).relu()
+        return (self.raised(x) + residual).relu()
 
 # %% ../nbs/01_networks.ipynb #fd56ac58
 class Encoder(nn.Module):

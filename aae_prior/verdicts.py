@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'MIXED', 'UNCLEAR', 'CHANNELS', 'CODE_SIZES', 'CODE_SIZE', 'UNCLEAR_LONG', 'CLUSTERS', 'COLUMNS', 'Missing',
-           'name_of', 'Numbers', 'shown', 'Claim', 'claim', 'decide', 'verdict', 'claims_of', 'rule_of', 'unclear',
-           'sharper', 'channels_of', 'plausible', 'code_sizes', 'growth', 'little_at', 'little_impact', 'strong_impact',
-           'grade', 'labels_control', 'labels_matched_better', 'codes_apart', 'least_of', 'categories_are_classes',
+           'name_of', 'Numbers', 'shown', 'Claim', 'claim', 'decide', 'verdict', 'claims_of', 'rule_of', 'grade',
+           'unclear', 'sharper', 'channels_of', 'plausible', 'code_sizes', 'growth', 'little_impact', 'strong_impact',
+           'labels_control', 'labels_matched_better', 'codes_apart', 'least_of', 'categories_are_classes',
            'columns_mix', 'codes_alike', 'categories_apart', 'encoder_clusters', 'encoder_mixes', 'higher',
            'numbers_of', 'line_of', 'groups_of', 'verdicts_table']
 
@@ -91,12 +91,16 @@ def rule_of(*keys, short="the short code", long="the long one"):
     if len(rules) > 1: rules = [f"({i}) {rule}" for i, rule in enumerate(rules, 1)]
     return "; ".join(rules + [f"not decided where {text}" for text in dict.fromkeys(CLAIMS[key].undecided for key in keys) if text])
 
-# %% ../nbs/14_verdicts.ipynb #dfc29d15
+# %% ../nbs/14_verdicts.ipynb #1b2487bf
 UNCLEAR = "the inception score of `ours` is below half that of real images"
 
-def unclear(v):
-    "What to say instead of a verdict where `ours` draws too little of anything, '' else"
-    score, real = (v("inception_score", model, claim="sharper images") for model in ("ours", "real test images"))
+def grade(good, fair):
+    "The verdict from whether a number is good, or at least fair"
+    return "reproduced" if good else "partly reproduced" if fair else "not reproduced"
+
+def unclear(v, drawn="ours", claim="sharper images"):
+    "What to say instead of a verdict where `ours`, the model `drawn` of the rows, draws too little of anything, '' else"
+    score, real = (v("inception_score", model, claim=claim) for model in (drawn, "real test images"))
     return "not decided, `ours` draws little that is recognizable" if score < real / 2 else ""
 
 # %% ../nbs/14_verdicts.ipynb #09ca349e
@@ -143,37 +147,28 @@ def growth(v, name):
     before, after = (v("fid", f"{name}, {size}-D") for size in (short, long))
     return after / before
 
-# %% ../nbs/14_verdicts.ipynb #738b3ed7
+# %% ../nbs/14_verdicts.ipynb #1045b4e3
 CODE_SIZE = "code size has little impact on ours, a strong one on aae"
 UNCLEAR_LONG = "the inception score of `ours` at the long code is below half that of real images"
-
-def little_at(v, size):
-    "What to say instead of a verdict where `ours` draws too little of anything with codes of `size`, '' else"
-    score, real = v("inception_score", f"ours, {size}-D"), v("inception_score", "real test images")
-    return "not decided, `ours` draws little that is recognizable" if score < real / 2 else ""
 
 @claim("little impact on ours", "6", '"the increase in code dimension has little impact on our model"', of="MNIST, CIFAR-10", claim=CODE_SIZE,
        rule="the FID of `ours` grows by a factor of at most 1.5 from {short} to {long}", undecided=UNCLEAR_LONG)
 def little_impact(v, model="ours"):
     "Figure 6: growth of the FID of `ours`"
     grown = growth(v, "ours")
-    return little_at(v, code_sizes(v)[1]) or ("reproduced" if grown <= 1.5 else "not reproduced")
+    return unclear(v, f"ours, {code_sizes(v)[1]}-D", CODE_SIZE) or ("reproduced" if grown <= 1.5 else "not reproduced")
 
-# %% ../nbs/14_verdicts.ipynb #85c63fd1
+# %% ../nbs/14_verdicts.ipynb #7466f58c
 @claim("strong impact on aae", "6", '"but exerts a strong influence on AAE"', of="MNIST, CIFAR-10", claim=CODE_SIZE,
        rule="that of `aae` with a stochastic encoder by a factor of at least 2, to more than that of `ours`; partly: one of the two", undecided=UNCLEAR_LONG)
 def strong_impact(v, model="ours"):
     "Figure 6: growth of the FID of `aae` with a stochastic encoder, and where it ends"
     long = code_sizes(v)[1]
-    if text := little_at(v, long): return text
+    if text := unclear(v, f"ours, {long}-D", CODE_SIZE): return text
     worse, last = growth(v, "aae, stochastic") >= 2, v("fid", f"aae, stochastic, {long}-D") > v("fid", f"ours, {long}-D")
-    return "reproduced" if worse and last else "partly reproduced" if worse or last else "not reproduced"
+    return grade(worse and last, worse or last)
 
-# %% ../nbs/14_verdicts.ipynb #2ed94de5
-def grade(good, fair):
-    "The verdict from whether a number is good, or at least fair"
-    return "reproduced" if good else "partly reproduced" if fair else "not reproduced"
-
+# %% ../nbs/14_verdicts.ipynb #8ec51a02
 @claim("labels control the image", "8", '"along each row, the main digit changes with the label input regardless of the noise variable, and that along each column, '
        'the style varies without changing the main digit"', of="MNIST, SVHN", claim="labels control the image",
        rule="label consistency of at least 0.9 at a diversity of at least 0.7; partly: label consistency of at least 0.5", models=("ours", "maae"), never=("cifar10",))
@@ -192,7 +187,7 @@ def labels_matched_better(v, model="ours"):
     if max(ours, maae) < 0.5: return "not decided, neither draws what a classifier recognizes"
     return grade(ours > maae and diversity >= 0.7, ours > maae)
 
-# %% ../nbs/14_verdicts.ipynb #72f1bfbd
+# %% ../nbs/14_verdicts.ipynb #9a29de73
 @claim("codes apart for each class", "9", '"the code generator learns a distinct conditional distribution for each class of images"', of="MNIST, SVHN, CIFAR-10",
        claim="a distinct distribution of codes for each class",
        rule="purity of at least 0.9, and a silhouette above that of the untrained code generator and of the fixed prior; partly: purity of at least 0.5 and the same")
@@ -200,8 +195,7 @@ def codes_apart(v, model="ours"):
     "Figure 9: nearest-neighbour purity and silhouette of codes"
     purity, trained = v("knn_purity", "ours"), v("silhouette", "ours")
     learned = trained > max(v("silhouette", "ours, before training"), v("silhouette", "maae"))
-    if purity >= 0.9 and learned: return "reproduced"
-    return "partly reproduced" if purity >= 0.5 and learned else "not reproduced"
+    return grade(purity >= 0.9 and learned, purity >= 0.5 and learned)
 
 # %% ../nbs/14_verdicts.ipynb #786ccef9
 def least_of(v, model):
