@@ -125,9 +125,12 @@ def test_slurm_gives_the_same_numbers_through_kills_of_worker_and_sweep(slurm, l
     first.communicate()
     process = sweep(tmp_path, *words)
     os.kill(until(lambda: training(tmp_path, "model=ours,seed=1"), process), signal.SIGKILL)
-    until(lambda: training(tmp_path, "model=maae,seed=0"), process)
+    pid = until(lambda: training(tmp_path, "model=maae,seed=0"), process)
     job = record(tmp_path, "model=maae,seed=0")["starts"][-1]["job"]
-    subprocess.run(["scancel", "--signal=USR2", job])              # it asks again, and may complain that the job is back in the queue
+    scancel = subprocess.Popen(["scancel", "--signal=USR2", job])  # asks again for a minute where the job is back in the queue by then,
+    until(lambda: not Path(f"/proc/{pid}").exists(), process)      # and would signal its next start as well
+    scancel.kill()
+    scancel.wait()
     most = 0
     while process.poll() is None:
         running = subprocess.run(["squeue", "--noheader", "--array", "--states=running"], capture_output=True, text=True).stdout
