@@ -8,8 +8,8 @@ __all__ = ['PAD', 'UNKNOWN', 'COMPOSED', 'NUMBERS', 'ADJECTIVES', 'DIM', 'SENTEN
            'compose', 'thirds', 'composed', 'mean_of_words', 'Recurrent', 'Bag', 'Look', 'contrastive',
            'JointEmbedding', 'recall_at', 'pools', 'drawn_pairs', 'fit_joint', 'hash_of', 'joint_embedding', 'Given',
            'from_table', 'from_transformers', 'lent', 'with_lent', 'conditions', 'kept_table', 'Described',
-           'with_sentences', 'r_precision', 'colour_names', 'flower_weights', 'dominant_colour', 'only_colour',
-           'varied', 'name_unknown']
+           'with_sentences', 'none_drawn', 'r_precision', 'Judge', 'fit_linear', 'pretrained_judge', 'colour_names',
+           'flower_weights', 'dominant_colour', 'only_colour', 'varied', 'name_unknown']
 
 # %% ../nbs/06_text.ipynb #85c29c75
 import ast
@@ -467,20 +467,75 @@ def with_sentences(data, dataset, captions="own", encoder="gru", steps=800, fold
     return Described(part.with_condition(*(conditions(table, c) for c in chosen)), by, *chosen, [bool(own[1][i]) for i in keep[1]])
 
 # %% ../nbs/06_text.ipynb #3b0cc1ae
-def r_precision(judge, x, sentences, others, among=100, seed=0) -> float:
-    """Share of images x (n, C, size, size) in [-1, 1] whose sentence is nearer to them than among - 1 different ones drawn from `others`.
+def none_drawn(better, of: int, drawn: int):
+    "Probability that none of `better` (a tensor of counts) is among `drawn` taken at random from `of`"
+    log_choose = lambda n: torch.lgamma(n + 1.0) - torch.lgamma(n - drawn + 1.0)
+    left = of - better.double()
+    return torch.where(left >= drawn, (log_choose(left.clamp(min=drawn)) - log_choose(torch.tensor(float(of)).double())).exp(), 0.0)
+
+def r_precision(judge, x, sentences, others, among=100) -> float:
+    """Expected share of images x (n, C, size, size) in [-1, 1] whose sentence is nearer to them than among - 1 different ones drawn from `others`.
 
     `sentences`: n texts, one an image. ValueError where `others` has too few different sentences. Ties count against."""
     others = sorted(set(others))
     if len(others) < among: raise ValueError(f"R-precision among {among} sentences needs as many different ones, got {len(others)}")
-    generator, looks = torch.Generator().manual_seed(seed), judge.images(x)
-    table, own = judge.sentences(others) @ looks.T, (judge.sentences(sentences) * looks).sum(1)
-    place, hits = {s: i for i, s in enumerate(others)}, 0
-    for i, sentence in enumerate(sentences):
-        drawn = torch.randperm(len(others), generator=generator)
-        drawn = drawn[drawn != place.get(sentence, -1)][:among - 1]
-        hits += bool((table[drawn, i] < own[i]).all())
-    return hits / len(sentences)
+    looks = judge.images(x)
+    fits, own = judge.sentences(others) @ looks.T, (judge.sentences(sentences) * looks).sum(1)
+    place = {s: i for i, s in enumerate(others)}
+    its = torch.tensor([place.get(s, -1) for s in sentences], device=fits.device)
+    other = torch.arange(len(others), device=fits.device)[:, None] != its
+    return none_drawn(((fits >= own) & other).sum(0), len(others) - 1, among - 1).mean().item()
+
+# %% ../nbs/06_text.ipynb #79f0e8fe
+@dataclass(eq=False)
+class Judge:
+    "A joint embedding on networks trained elsewhere, `read` (sentences to rows) and `look` (images to rows); only the linear layers of `nets` are learned here."
+    read: object
+    look: object
+    nets: nn.ModuleDict
+    recall: dict
+
+    @torch.no_grad()
+    def sentences(self, sentences) -> torch.Tensor:
+        "Unit vectors (n, 200) of sentences."
+        return nnf.normalize(self.nets["sentence"](self.read(sentences)), dim=1)
+
+    @torch.no_grad()
+    def images(self, x) -> torch.Tensor:
+        "Unit vectors (n, 200) of images in [-1, 1]."
+        return nnf.normalize(self.nets["image"](self.look(x).cpu()), dim=1)
+
+# %% ../nbs/06_text.ipynb #f8301f2e
+def fit_linear(nets, rows, pool, labels, table, seed, steps, batch=128, lr=1e-3):
+    "Train `nets` on image rows (N, d) and the sentences of `pool` (a list an image), whose rows are in `table`; pairs of one label never count against each other."
+    usable = torch.tensor([i for i, sentences in enumerate(pool) if sentences])
+    generator, optimiser = torch.Generator().manual_seed(seed), torch.optim.AdamW(nets.parameters(), lr)
+    for _ in range(steps):
+        index = usable[torch.randint(len(usable), (batch,), generator=generator)]
+        pick = torch.rand(batch, generator=generator).tolist()
+        t = torch.stack([table[pool[i][int(p * len(pool[i]))]] for i, p in zip(index.tolist(), pick)])
+        y = labels[index]
+        loss = contrastive(nets["sentence"](t), nets["image"](rows[index]), y[:, None] == y)
+        optimiser.zero_grad(); loss.backward(); optimiser.step()
+    return nets.eval().requires_grad_(False)
+
+def pretrained_judge(data, own_train, own_test, read: Given, extractor, seed=1, steps=400, folder=None) -> Judge:
+    """The judge of photographs: linear layers on the sentence model `read` (as `from_transformers` gives it) and on `extractor` (`metrics.extractor`).
+
+    Images without a caption borrow those of their class. `folder` keeps the images' rows, which take minutes to compute."""
+    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{extractor.name}_{data.fingerprint[:14]}_{data.size}.safetensors"
+    rows = kept[0]["rows"] if path and (kept := _read(path)) else extractor.features(data.images(range(len(data)))).cpu()
+    if path and not path.exists(): _save(path, dict(rows=rows), {})
+    every = list(dict.fromkeys(s for of in own_train for s in of))
+    table = dict(zip(every, read.raw(every)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        nets = nn.ModuleDict(dict(sentence=nn.Sequential(nn.Dropout(0.2), nn.Linear(len(table[every[0]]), DIM)),
+                                  image=nn.Sequential(nn.BatchNorm1d(rows.shape[1], affine=False), nn.Dropout(0.6), nn.Linear(rows.shape[1], DIM))))
+        fit_linear(nets, rows, pools(own_train, data.y_train, data.classes, True), data.y_train.cpu(), table, seed, steps)
+    judge, held = Judge(read.raw, extractor.features, nets, {}), [i for i, of in enumerate(own_test) if of]
+    if held: judge.recall = recall_at(judge, data.images(held, "test"), [own_test[i][0] for i in held])
+    return judge
 
 # %% ../nbs/06_text.ipynb #66ea4ca1
 COLOURS = ("pink", "red", "yellow", "orange", "purple", "blue", "white", "green", "black")     # in the order of Figure 14

@@ -271,7 +271,7 @@ def mismatched(nets, b, config):
 # %% ../nbs/03_training.ipynb #da1af7c9
 def train_D_I(nets, b, config, real, fakes):
     "Gradients of D_I and Q; returns (L_D_I, accuracy of D_I)"
-    judged = [nets.D_I(augmented(fake.detach(), b), b.s2) for fake in fakes]
+    with fixed(nets.D_I): judged = [nets.D_I(augmented(fake.detach(), b), b.s2) for fake in fakes]
     logits = [logit for logit, *_ in judged] + mismatched(nets, b, config)
     L_D_I = loss_D(real[0], *logits, kind=config.gan_loss)
     L = L_D_I + penalty_R1(nets, b, config)
@@ -367,7 +367,7 @@ def reference_prior_phase(nets, opts, b, config, careful):
     real, fakes = nets.D_I(augmented(b.x, b), b.s), [nets.dec(nets.CG(b.z2, b.s2))]
     if config.rec_as_fake:
         with fixed(nets.enc): fakes.append(nets.dec(nets.enc(b.x, b.eps2)))
-    judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]
+    with fixed(nets.D_I): judged = [nets.D_I(augmented(fake, b), b.s2) for fake in fakes]
     L_D_I = loss_D(real[0], *[j[0] for j in judged], *mismatched(nets, b, config), kind=config.gan_loss)
     L_Q = loss_Q(b, config, real[1], judged[0][1]) + loss_clusters(nets, b, config, real[1]) if config.condition != "none" else 0.0
     grads = gradients(L_D_I + penalty_R1(nets, b, config) + L_Q, nets, ["D_I"], careful, keep=True)
