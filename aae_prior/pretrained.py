@@ -12,7 +12,7 @@ from pathlib import Path
 import safetensors.torch
 
 from .results import about
-from .runs import NETWORKS, Run, write_atomic, write_csv, write_record
+from .runs import NETWORKS, Run, halved, write_atomic, write_csv, write_record
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
 def small_weights(run: Run, names=("dec", "CG")) -> dict:
@@ -20,8 +20,7 @@ def small_weights(run: Run, names=("dec", "CG")) -> dict:
     parts = {name: getattr(run.nets, name) if name in NETWORKS else None for name in names} | {k: v for k, v in run.nets.sampler().items() if k in names}
     missing = [name for name, part in parts.items() if part is None]
     if missing: raise ValueError(f"the run {run.dir} has no {missing[0]}; it has {', '.join(n for n in NETWORKS if getattr(run.nets, n) is not None)}")
-    weights = {f"{name}.{key}": value.detach().cpu().contiguous() for name, part in parts.items() for key, value in part.state_dict().items()}
-    return {key: value.bfloat16() if value.is_floating_point() and value.ndim > 1 else value for key, value in weights.items()}
+    return halved(parts)
 
 # %% ../nbs/13_pretrained.ipynb #17885090
 def measured_with(run: Run, rows) -> list:

@@ -8,12 +8,13 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'read_csv', 'rows_per_epoch', 'row_ends', 'Mean', 'Diverged', 'largest_weights', 'Watch',
            'evaluation_inputs', 'real_distances', 'usage', 'indicators', 'signs', 'Session', 'advance', 'stamp',
            'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint', 'last_good',
-           'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'finish',
-           'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary', 'fixed_precision', 'resume',
-           'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load', 'data_of', 'sentences_of',
-           'chosen_run']
+           'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
+           'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary',
+           'fixed_precision', 'resume', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load', 'data_of',
+           'sentences_of', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #6dc36b5d
+import copy
 import csv
 import hashlib
 import io
@@ -424,6 +425,17 @@ def save(folder: Path, session: Session, record: dict, since: float):
     record["wall_seconds"] = round(sum(s["seconds"] for s in record["sittings"]), 2)
     write_record(folder, record)
 
+# %% ../nbs/08_runs.ipynb #5f6fac0f
+def halved(parts: dict) -> dict:
+    "Tensors of the networks `parts` (name -> network) by name, on the CPU: bfloat16, vectors float32."
+    weights = {f"{name}.{key}": value.detach().cpu().contiguous() for name, part in parts.items() for key, value in part.state_dict().items()}
+    return {key: value.bfloat16() if value.is_floating_point() and value.ndim > 1 else value for key, value in weights.items()}
+
+def keep_snapshot(folder: Path, session: Session):
+    "Write what draws as it is at this step."
+    with writing(folder / "snapshots"): (folder / "snapshots").mkdir(exist_ok=True)
+    write_atomic(folder / "snapshots" / f"{session.step:08d}.safetensors", safetensors.torch.save(halved(session.nets.sampler())))
+
 # %% ../nbs/08_runs.ipynb #4d537dbc
 def finish(folder: Path, session: Session, record: dict):
     "Write the weights and mark the run complete."
@@ -499,7 +511,7 @@ def resume(folder: Path, config: Config, data: Data, device):
     write_record(folder, record)
     return session, record
 
-# %% ../nbs/08_runs.ipynb #5f6fac0f
+# %% ../nbs/08_runs.ipynb #ba58e3ab
 def train(folder: Path, session: Session, record: dict, report, until: int, checkpoint_seconds: float):
     "Train to step `until`, with checkpoints, evaluations and reports on the way; finish the run if that is its end."
     config, data, watch, since = session.config, session.data, Watch(), time.monotonic()
@@ -513,7 +525,9 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
         saving = evaluating or session.step == until or time.monotonic() - saved > checkpoint_seconds
         if saving or row_ended or session.step % look_every == 0: watch.check(session.per_epoch, last_good(folder))
         if row_ended: session.history.append(rounded(stamp(session) | session.row.take(session.names)))
-        if evaluating: evaluate(session, inputs, real)
+        if evaluating:
+            evaluate(session, inputs, real)
+            keep_snapshot(folder, session)
         report.update(session)
         if saving and session.step < until:
             save(folder, session, record, since)
@@ -547,7 +561,7 @@ def fit(config: Config, data: Data = None, root=None, progress: bool = True, unt
             finally: report.close()
     return load(folder, str(device))
 
-# %% ../nbs/08_runs.ipynb #ba58e3ab
+# %% ../nbs/08_runs.ipynb #a709e395
 @dataclass
 class Run:
     "A run on disk: its networks ready for `training.generate`, and what was logged."
@@ -564,6 +578,17 @@ class Run:
     def frames(self) -> dict:
         "The filmstrip: step -> images (n, C, size, size) in [-1, 1] of the same noise at every evaluation."
         with np.load(self.dir / "filmstrip.npz") as film: return {int(i): normalise(torch.from_numpy(x)) for i, x in zip(film["steps"], film["frames"])}
+
+    @property
+    def snapshots(self) -> list:
+        "The steps at which the weights that draw were kept, in order; [] for an exported run."
+        return sorted(int(path.stem) for path in (self.dir / "snapshots").glob("*.safetensors"))
+
+    def nets_at(self, step: int) -> Networks:
+        "dec and CG as they were at a `step` of `snapshots`, rounded to bfloat16, for `training.generate`."
+        nets, weights = copy.deepcopy(self.nets), safetensors.torch.load_file(self.dir / "snapshots" / f"{step:08d}.safetensors")
+        for name, net in nets.sampler().items(): net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
+        return nets
 
 # %% ../nbs/08_runs.ipynb #c3134112
 def read_weights(folder: Path, record: dict):
