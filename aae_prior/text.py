@@ -8,8 +8,8 @@ __all__ = ['PAD', 'UNKNOWN', 'COMPOSED', 'NUMBERS', 'ADJECTIVES', 'DIM', 'SENTEN
            'compose', 'thirds', 'composed', 'mean_of_words', 'Recurrent', 'Bag', 'Look', 'contrastive',
            'JointEmbedding', 'recall_at', 'pools', 'drawn_pairs', 'fit_joint', 'hash_of', 'joint_embedding', 'Given',
            'from_table', 'from_transformers', 'lent', 'with_lent', 'conditions', 'kept_table', 'Described',
-           'with_sentences', 'none_drawn', 'r_precision', 'Judge', 'fit_linear', 'pretrained_judge', 'colour_names',
-           'flower_weights', 'dominant_colour', 'only_colour', 'varied', 'name_unknown']
+           'with_sentences', 'none_drawn', 'r_precision', 'Judge', 'fit_linear', 'kept_rows', 'pretrained_judge',
+           'colour_names', 'flower_weights', 'dominant_colour', 'only_colour', 'varied', 'name_unknown']
 
 # %% ../nbs/06_text.ipynb #85c29c75
 import ast
@@ -519,13 +519,20 @@ def fit_linear(nets, rows, pool, labels, table, seed, steps, batch=128, lr=1e-3)
         optimiser.zero_grad(); loss.backward(); optimiser.step()
     return nets.eval().requires_grad_(False)
 
+# %% ../nbs/06_text.ipynb #3fed86e1
+def kept_rows(data, extractor, folder):
+    "What `extractor` says of the training images, (N, d): read from `folder`, where it has been before; computing it takes minutes."
+    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{extractor.name}_{data.fingerprint[:14]}_{data.size}.safetensors"
+    if path and (kept := _read(path)): return kept[0]["rows"]
+    rows = extractor.features(data.images(range(len(data)))).cpu()
+    if path: _save(path, dict(rows=rows), {})
+    return rows
+
 def pretrained_judge(data, own_train, own_test, read: Given, extractor, seed=1, steps=400, folder=None) -> Judge:
     """The judge of photographs: linear layers on the sentence model `read` (as `from_transformers` gives it) and on `extractor` (`metrics.extractor`).
 
-    Images without a caption borrow those of their class. `folder` keeps the images' rows, which take minutes to compute."""
-    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{extractor.name}_{data.fingerprint[:14]}_{data.size}.safetensors"
-    rows = kept[0]["rows"] if path and (kept := _read(path)) else extractor.features(data.images(range(len(data)))).cpu()
-    if path and not path.exists(): _save(path, dict(rows=rows), {})
+    Images without a caption borrow those of their class; `folder` as in `kept_rows`."""
+    rows = kept_rows(data, extractor, folder)
     every = list(dict.fromkeys(s for of in own_train for s in of))
     table = dict(zip(every, read.raw(every)))
     with torch.random.fork_rng(devices=[]):
