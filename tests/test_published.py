@@ -54,6 +54,12 @@ def test_every_picture_is_in_the_gallery():
     assert not set(PICTURES) - set(shown), "run index.ipynb again, then make readme"
 
 
+def test_every_picture_of_results_stands_in_its_notebook():
+    for name in PICTURES:
+        notebook, rest = drawn_by(name, NOTEBOOKS)
+        if rest: assert f"../figures/{name})" in (ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"), f"{notebook} does not show {name}"
+
+
 def test_every_picture_of_results_has_rows():
     for name in PICTURES:
         notebook, rest = drawn_by(name, NOTEBOOKS)
