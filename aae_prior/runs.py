@@ -44,7 +44,7 @@ from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
 from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
-                                optimisers, step, steps_per_epoch)
+                                optimisers, settle, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
@@ -438,7 +438,8 @@ def keep_snapshot(folder: Path, session: Session):
 
 # %% ../nbs/08_runs.ipynb #4d537dbc
 def finish(folder: Path, session: Session, record: dict):
-    "Write the weights and mark the run complete."
+    "Write the weights, D_I with settled statistics, and mark the run complete."
+    if session.nets.D_I is not None: settle(session.nets.D_I, (draw(session.data, session.config, i).x for i in range(min(50, session.steps))))
     weights = {k: v.cpu().contiguous() for k, v in session.nets.state_dict().items()}
     payload = safetensors.torch.save(weights, metadata={"format": "pt"})
     write_atomic(folder / "weights.safetensors", payload)

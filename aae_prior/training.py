@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
-           'condition_dim', 'conditions_of', 'draw', 'fixed', 'backward', 'update', 'fastest_precision',
+           'condition_dim', 'conditions_of', 'draw', 'fixed', 'settle', 'backward', 'update', 'fastest_precision',
            'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'distorted',
            'loss_clusters', 'mismatched', 'train_D_I', 'prior_phase', 'step', 'follow', 'gradients', 'apply',
            'reference_aae_phase', 'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'held',
@@ -145,6 +145,17 @@ def fixed(*nets):
     finally:
         for m in norms: m.track_running_stats = True
         for m in spectral: m.train()
+
+# %% ../nbs/03_training.ipynb #cf8a9e14
+@torch.no_grad()
+def settle(D_I, batches):
+    "Running statistics of D_I averaged anew over `batches` of real images, each (B, C, n, n) in [-1, 1], with the weights as they are (Wu and Johnson 2021)"
+    norms = [m for m in D_I.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None                       # every batch counts alike
+    for x in batches: D_I.layers(x)
+    for m in norms: m.momentum = nn.BatchNorm2d(1).momentum
 
 # %% ../nbs/03_training.ipynb #ba82d4fb
 def backward(loss, *nets):
