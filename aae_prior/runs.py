@@ -438,8 +438,7 @@ def keep_snapshot(folder: Path, session: Session):
 
 # %% ../nbs/08_runs.ipynb #4d537dbc
 def finish(folder: Path, session: Session, record: dict):
-    "Write the weights, D_I with settled statistics, and mark the run complete."
-    if session.nets.D_I is not None: settle(session.nets.D_I, (draw(session.data, session.config, i).x for i in range(min(50, session.steps))))
+    "Write the weights and mark the run complete."
     weights = {k: v.cpu().contiguous() for k, v in session.nets.state_dict().items()}
     payload = safetensors.torch.save(weights, metadata={"format": "pt"})
     write_atomic(folder / "weights.safetensors", payload)
@@ -533,8 +532,10 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
         if saving and session.step < until:
             save(folder, session, record, since)
             saved = time.monotonic()
+    ended = session.step == session.steps
+    if ended and session.nets.D_I is not None: settle(session.nets.D_I, (draw(data, config, i).x for i in range(min(50, session.steps))))
     save(folder, session, record, since)
-    if session.step == session.steps: finish(folder, session, record)
+    if ended: finish(folder, session, record)
 
 # %% ../nbs/08_runs.ipynb #9ce79f46
 @contextmanager
