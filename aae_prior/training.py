@@ -258,7 +258,7 @@ def loss_Q(b, config, q_real, q_noise):
 def distorted(x, bends):
     "Images x (B, C, n, n) in [-1, 1], each rotated, resized, sheared and shifted as its row of `bends` (B, 5) in [0, 1) says; -1 around them"
     angle, scale, shear, *shift = (2 * bends.to(x.dtype) - 1).T
-    angle, scale, shear, shift = angle * math.radians(27), 1 + .27 * scale, .36 * shear, [.2 * s for s in shift]
+    angle, scale, shear, shift = angle * math.radians(27), 1 + .27 * scale, .7 * shear, [.2 * s for s in shift]
     cos, sin = angle.cos() / scale, angle.sin() / scale
     where = torch.stack([torch.stack([cos, shear - sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
     return nnf.grid_sample(x + 1, nnf.affine_grid(where, list(x.shape), align_corners=False), align_corners=False) - 1
