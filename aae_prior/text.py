@@ -6,10 +6,10 @@
 __all__ = ['PAD', 'UNKNOWN', 'COMPOSED', 'NUMBERS', 'ADJECTIVES', 'DIM', 'SENTENCE_NETS', 'LENT', 'COLOURS', 'HUES', 'words_of',
            'vocabulary', 'numbered', 'read_sentences', 'caption_places', 'matched', 'read_captions', 'measurements',
            'compose', 'thirds', 'composed', 'mean_of_words', 'Recurrent', 'Bag', 'Look', 'contrastive',
-           'JointEmbedding', 'recall_at', 'pools', 'drawn_pairs', 'fit_joint', 'hash_of', 'joint_embedding', 'Given',
-           'from_table', 'from_transformers', 'lent', 'with_lent', 'conditions', 'kept_table', 'Described',
-           'with_sentences', 'none_drawn', 'r_precision', 'Judge', 'fit_linear', 'kept_rows', 'pretrained_judge',
-           'colour_names', 'flower_weights', 'dominant_colour', 'only_colour', 'varied', 'name_unknown']
+           'JointEmbedding', 'recall_at', 'pools', 'drawn_pairs', 'spelled', 'made', 'fit_joint', 'hash_of',
+           'joint_embedding', 'Given', 'from_table', 'from_transformers', 'lent', 'with_lent', 'conditions',
+           'kept_table', 'Described', 'with_sentences', 'none_drawn', 'r_precision', 'colour_names', 'flower_weights',
+           'dominant_colour', 'only_colour', 'varied', 'name_unknown']
 
 # %% ../nbs/06_text.ipynb #85c29c75
 import ast
@@ -217,6 +217,7 @@ class JointEmbedding:
     std: torch.Tensor
     key: str
     recall: dict
+    read: object         # sentences to what the sentence network takes
 
     def unknown(self, sentences) -> list[str]:
         "Words of the sentences that are not in the vocabulary, in the order they occur."
@@ -226,7 +227,7 @@ class JointEmbedding:
     @torch.no_grad()
     def sentences(self, sentences) -> torch.Tensor:
         "Unit vectors (n, 200) of sentences."
-        return torch.cat([nnf.normalize(self.sentence(numbered(sentences[i:i + 256], self.words)), dim=1) for i in range(0, len(sentences), 256)])
+        return torch.cat([nnf.normalize(self.sentence(self.read(sentences[i:i + 256])), dim=1) for i in range(0, len(sentences), 256)])
 
     @torch.no_grad()
     def images(self, x) -> torch.Tensor:
@@ -264,24 +265,40 @@ def drawn_pairs(data, pool, batch, generator):
     return x.roll((down, right), (2, 3)), sentences, data.y_train[index.to(data.y_train.device)].cpu()
 
 # %% ../nbs/06_text.ipynb #f161b17b
+def spelled(words):
+    "A function from sentences to word numbers (n, L); with a generator a tenth of the words are hidden."
+    def read(sentences, generator=None):
+        numbers = numbered(sentences, words)
+        if generator is None: return numbers
+        return numbers.masked_fill((torch.rand(numbers.shape, generator=generator) < 0.1) & (numbers != PAD), UNKNOWN)
+    return read
+
+def made(kind, words, channels):
+    "(sentence network, image network, what reads sentences for the first) before training; `kind` as in `joint_embedding`."
+    if kind in SENTENCE_NETS: return SENTENCE_NETS[kind](len(words) + 2), Look(channels), spelled(words)
+    kept = {}
+    def read(sentences, generator=None):
+        if new := [s for s in dict.fromkeys(sentences) if s not in kept]: kept.update(zip(new, kind.raw(new)))
+        return torch.stack([kept[s] for s in sentences])
+    return nn.Sequential(nn.Dropout(0.2), nn.Linear(read(["a"]).shape[1], DIM)), Look(channels, 40), read
+
+# %% ../nbs/06_text.ipynb #a75c0209
 def fit_joint(data, own, words, kind, seed, steps, batch=64, lr=3e-3):
-    "(sentence network, image network), trained for `steps` batches on the training images and their sentences `own`."
+    "(sentence network, image network, reader), trained for `steps` batches on the training images and their sentences `own`."
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        sentence, image = SENTENCE_NETS[kind](len(words) + 2), Look(data.channels)
+        sentence, image, read = made(kind, words, data.channels)
         lend = not all(own)
         pool = pools(own, data.y_train, data.classes, lend)
         optimiser = torch.optim.AdamW([*sentence.parameters(), *image.parameters()], lr, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, steps)
         for _ in range(steps):
             x, sentences, y = drawn_pairs(data, pool, batch, generator)
-            numbers = numbered(sentences, words)
-            hidden = (torch.rand(numbers.shape, generator=generator) < 0.1) & (numbers != PAD)
-            kinds = y if lend else torch.tensor([hash_of(s) for s in sentences])
-            loss = contrastive(sentence(numbers.masked_fill(hidden, UNKNOWN)), image(x), kinds[:, None] == kinds)
+            t, kinds = read(sentences, generator), y if lend else torch.tensor([hash_of(s) for s in sentences])
+            loss = contrastive(sentence(t), image(x), kinds[:, None] == kinds)
             optimiser.zero_grad(); loss.backward(); optimiser.step(); schedule.step()
-    return sentence.eval().requires_grad_(False), image.eval().requires_grad_(False)
+    return sentence.eval().requires_grad_(False), image.eval().requires_grad_(False), read
 
 # %% ../nbs/06_text.ipynb #e93c3818
 def hash_of(*parts) -> int:
@@ -301,34 +318,36 @@ def _read(path: Path):
         with safe_open(path, "pt") as file: return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["about"])
     except (OSError, SafetensorError, KeyError, ValueError): return None
 
-# %% ../nbs/06_text.ipynb #a75c0209
+# %% ../nbs/06_text.ipynb #79f0e8fe
 def _restored(kept, channels, kind, key):
     "The JointEmbedding of a file that `_save` wrote."
     tensors, about = kept
-    sentence, image = SENTENCE_NETS[kind](len(about["words"]) + 2), Look(channels)
+    sentence, image, read = made(kind, about["words"], channels)
     for prefix, net in (("sentence.", sentence), ("image.", image)):
         net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     nets = [net.eval().requires_grad_(False) for net in (sentence, image)]
-    return JointEmbedding(about["words"], *nets, tensors["mean"], tensors["std"], key, about["recall"])
+    return JointEmbedding(about["words"], *nets, tensors["mean"], tensors["std"], key, about["recall"], read)
 
 def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, folder=None) -> JointEmbedding:
     """The joint embedding of `data` (images and labels) and its sentences (as from `read_captions`), trained, or read from `folder`.
 
-    `kind`: gru, or bag for the judge trained apart. The test images' sentences serve to measure its recall only. Prints its recall."""
-    key = f"{hash_of(2, data.fingerprint, own_train, own_test, kind, seed, steps):014x}"
-    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{kind}_{key}.safetensors"
-    if path and (kept := _read(path)): return _announced(_restored(kept, data.channels, kind, key), kind, "read")
+    `kind`: gru; for the judge trained apart bag, or a `Given` encoder, on which one linear layer is trained. The test images' sentences serve to measure
+    its recall only. Prints its recall."""
+    name = getattr(kind, "key", kind)
+    key = f"{hash_of(2, data.fingerprint, own_train, own_test, name, seed, steps):014x}"
+    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{name}_{key}.safetensors"
+    if path and (kept := _read(path)): return _announced(_restored(kept, data.channels, kind, key), name, "read")
     every = [s for sentences in own_train for s in sentences]
     words = vocabulary(every)
-    sentence, image = fit_joint(data, own_train, words, kind, seed, steps)
-    joint = JointEmbedding(words, sentence, image, torch.zeros(DIM), torch.ones(DIM), key, {})
+    sentence, image, read = fit_joint(data, own_train, words, kind, seed, steps)
+    joint = JointEmbedding(words, sentence, image, torch.zeros(DIM), torch.ones(DIM), key, {}, read)
     units = joint.sentences(every)
     joint.mean, joint.std = units.mean(0), units.std(0).clamp(min=1e-4)
     held = [i for i, sentences in enumerate(own_test) if sentences]
     if held: joint.recall = recall_at(joint, data.images(held, "test"), [own_test[i][0] for i in held])
     nets = {f"{prefix}.{k}": v for prefix, net in (("sentence", sentence), ("image", image)) for k, v in net.state_dict().items()}
     if path: _save(path, nets | dict(mean=joint.mean, std=joint.std), dict(words=words, recall=joint.recall))
-    return _announced(joint, kind, "trained")
+    return _announced(joint, name, "trained")
 
 # %% ../nbs/06_text.ipynb #6a3e25d0
 def _announced(joint, kind, how):
@@ -485,64 +504,6 @@ def r_precision(judge, x, sentences, others, among=100) -> float:
     its = torch.tensor([place.get(s, -1) for s in sentences], device=fits.device)
     other = torch.arange(len(others), device=fits.device)[:, None] != its
     return none_drawn(((fits >= own) & other).sum(0), len(others) - 1, among - 1).mean().item()
-
-# %% ../nbs/06_text.ipynb #79f0e8fe
-@dataclass(eq=False)
-class Judge:
-    "A joint embedding on networks trained elsewhere, `read` (sentences to rows) and `look` (images to rows); only the linear layers of `nets` are learned here."
-    read: object
-    look: object
-    nets: nn.ModuleDict
-    recall: dict
-
-    @torch.no_grad()
-    def sentences(self, sentences) -> torch.Tensor:
-        "Unit vectors (n, 200) of sentences."
-        return nnf.normalize(self.nets["sentence"](self.read(sentences)), dim=1)
-
-    @torch.no_grad()
-    def images(self, x) -> torch.Tensor:
-        "Unit vectors (n, 200) of images in [-1, 1]."
-        return nnf.normalize(self.nets["image"](self.look(x).cpu()), dim=1)
-
-# %% ../nbs/06_text.ipynb #f8301f2e
-def fit_linear(nets, rows, pool, labels, table, seed, steps, batch=128, lr=1e-3):
-    "Train `nets` on image rows (N, d) and the sentences of `pool` (a list an image), whose rows are in `table`; pairs of one label never count against each other."
-    usable = torch.tensor([i for i, sentences in enumerate(pool) if sentences])
-    generator, optimiser = torch.Generator().manual_seed(seed), torch.optim.AdamW(nets.parameters(), lr)
-    for _ in range(steps):
-        index = usable[torch.randint(len(usable), (batch,), generator=generator)]
-        pick = torch.rand(batch, generator=generator).tolist()
-        t = torch.stack([table[pool[i][int(p * len(pool[i]))]] for i, p in zip(index.tolist(), pick)])
-        y = labels[index]
-        loss = contrastive(nets["sentence"](t), nets["image"](rows[index]), y[:, None] == y)
-        optimiser.zero_grad(); loss.backward(); optimiser.step()
-    return nets.eval().requires_grad_(False)
-
-# %% ../nbs/06_text.ipynb #3fed86e1
-def kept_rows(data, extractor, folder):
-    "What `extractor` says of the training images, (N, d): read from `folder`, where it has been before; computing it takes minutes."
-    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{extractor.name}_{data.fingerprint[:14]}_{data.size}.safetensors"
-    if path and (kept := _read(path)): return kept[0]["rows"]
-    rows = extractor.features(data.images(range(len(data)))).cpu()
-    if path: _save(path, dict(rows=rows), {})
-    return rows
-
-def pretrained_judge(data, own_train, own_test, read: Given, extractor, seed=1, steps=400, folder=None) -> Judge:
-    """The judge of photographs: linear layers on the sentence model `read` (as `from_transformers` gives it) and on `extractor` (`metrics.extractor`).
-
-    Images without a caption borrow those of their class; `folder` as in `kept_rows`."""
-    rows = kept_rows(data, extractor, folder)
-    every = list(dict.fromkeys(s for of in own_train for s in of))
-    table = dict(zip(every, read.raw(every)))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        nets = nn.ModuleDict(dict(sentence=nn.Sequential(nn.Dropout(0.2), nn.Linear(len(table[every[0]]), DIM)),
-                                  image=nn.Sequential(nn.BatchNorm1d(rows.shape[1], affine=False), nn.Dropout(0.6), nn.Linear(rows.shape[1], DIM))))
-        fit_linear(nets, rows, pools(own_train, data.y_train, data.classes, True), data.y_train.cpu(), table, seed, steps)
-    judge, held = Judge(read.raw, extractor.features, nets, {}), [i for i, of in enumerate(own_test) if of]
-    if held: judge.recall = recall_at(judge, data.images(held, "test"), [own_test[i][0] for i in held])
-    return judge
 
 # %% ../nbs/06_text.ipynb #66ea4ca1
 COLOURS = ("pink", "red", "yellow", "orange", "purple", "blue", "white", "green", "black")     # in the order of Figure 14

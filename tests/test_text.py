@@ -213,25 +213,14 @@ def test_r_precision_is_the_mean_over_all_draws():
     assert text.r_precision(Judge(), None, ["6", "4"], names, among=3) == pytest.approx(sum(shares) / 2)
 
 
-def test_the_pretrained_judge_learns_from_its_rows(tmp_path):
-    words, g = [f"kind {k}" for k in range(20)], torch.Generator().manual_seed(0)
-    y, shown, meant = torch.arange(400) % 20, torch.randn(20, 30, generator=g), torch.randn(20, 40, generator=g)
-    class Photographs:
-        name, fingerprint, size, classes, y_train = "photographs", "0" * 64, 32, 20, y
-        def images(self, index, split="train"): return (y if split == "train" else torch.arange(20))[torch.tensor(list(index))]
-        def __len__(self): return len(y)
-    class Extractor:
-        name, calls = "rows", 0
-        def features(self, x): self.calls += 1; return shown[x] + 0.1 * torch.randn(len(x), 30, generator=g)
-    read = text.Given(lambda sentences: meant[[int(s.split()[1]) for s in sentences]], "x")
-    own = [[words[k]] if i < 60 else [] for i, k in enumerate(y.tolist())], [[w] for w in words]
-    extractor = Extractor()
-    judge = text.pretrained_judge(Photographs(), *own, read, extractor, steps=100, folder=tmp_path)
-    assert judge.recall["recall@1"] > 0.9 and judge.recall["n"] == 20
-    assert judge.images(torch.arange(20)).shape == judge.sentences(words).shape == (20, 200)
-    calls = extractor.calls
-    again = text.pretrained_judge(Photographs(), *own, read, extractor, steps=100, folder=tmp_path)
-    assert extractor.calls == calls + 1 and torch.equal(judge.sentences(words), again.sentences(words))      # the held-out images alone
+def test_a_judge_on_an_encoder_from_elsewhere(digits, tmp_path):
+    own, rows = text.read_captions(digits, "digits"), {}
+    def raw(sentences): return torch.stack([rows.setdefault(s, torch.randn(40, generator=torch.Generator().manual_seed(len(rows)))) for s in sentences])
+    judge = text.joint_embedding(digits, *own, kind=text.Given(raw, "elsewhere"), steps=60, folder=tmp_path)
+    assert judge.recall["recall@10"] > 2 * judge.recall["chance@10"] and judge.sentences(own[0][0]).shape == (2, 200)
+    again = text.joint_embedding(digits, *own, kind=text.Given(raw, "elsewhere"), steps=60, folder=tmp_path)         # read, not trained
+    assert torch.equal(judge.sentences(own[0][0]), again.sentences(own[0][0])) and judge.recall == again.recall
+    assert text.joint_embedding(digits, *own, kind=text.Given(raw, "another"), steps=1, folder=tmp_path).key != judge.key
 
 
 @pytest.mark.parametrize("background", [(.1, .3, .1), (0., 0., 0.), (.5, .5, .5)])
