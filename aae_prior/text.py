@@ -221,8 +221,7 @@ class JointEmbedding:
 
     def unknown(self, sentences) -> list[str]:
         "Words of the sentences that are not in the vocabulary, in the order they occur."
-        known = set(self.words)
-        return list(dict.fromkeys(word for s in sentences for word in words_of(s) if word not in known))
+        return [word for word in dict.fromkeys(word for s in sentences for word in words_of(s)) if word not in self.words]
 
     @torch.no_grad()
     def sentences(self, sentences) -> torch.Tensor:
@@ -328,6 +327,7 @@ def _restored(kept, channels, kind, key):
     nets = [net.eval().requires_grad_(False) for net in (sentence, image)]
     return JointEmbedding(about["words"], *nets, tensors["mean"], tensors["std"], key, about["recall"], read)
 
+# %% ../nbs/06_text.ipynb #74bda98a
 def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, folder=None) -> JointEmbedding:
     """The joint embedding of `data` (images and labels) and its sentences (as from `read_captions`), trained, or read from `folder`.
 
