@@ -132,6 +132,14 @@ def test_figure_8_draws_a_run_that_is_named(smoke, shared, tmp_path):
     assert snapshot_of_weights(shared) == weights
 
 
+def test_table_1_scores_a_run_that_is_named(smoke, shared, tmp_path):
+    smoke("fig8_supervised")
+    ours = next(p.parent for p in snapshot_of_weights(shared) if p.parent.name.startswith("digits-label-ours"))
+    run = papermill("table1_inception_score", tmp_path, "run_dir", ours, "n_images", 20, AAE_PRIOR_RUNS=str(shared / "runs"))
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert (tmp_path / "pictures" / "table1_inception_score_digits_by_length.png").is_file()
+
+
 def snapshot_of_weights(folder): return {p: t for p, t in snapshot(folder / "runs").items() if p.name == "weights.safetensors"}
 
 
