@@ -36,6 +36,7 @@ import filelock
 import numpy as np
 import safetensors.torch
 import torch
+from torch import nn
 from tqdm import tqdm
 
 import aae_prior
@@ -428,7 +429,7 @@ def save(folder: Path, session: Session, record: dict, since: float):
 # %% ../nbs/08_runs.ipynb #5f6fac0f
 def halved(parts: dict) -> dict:
     "Tensors of the networks `parts` (name -> network) by name, on the CPU: bfloat16, vectors float32."
-    weights = {f"{name}.{key}": value.detach().cpu().contiguous() for name, part in parts.items() for key, value in part.state_dict().items()}
+    weights = {key: value.cpu().contiguous() for key, value in nn.ModuleDict(parts).state_dict().items()}
     return {key: value.bfloat16() if value.is_floating_point() and value.ndim > 1 else value for key, value in weights.items()}
 
 def keep_snapshot(folder: Path, session: Session):
@@ -588,8 +589,8 @@ class Run:
 
     def nets_at(self, step: int) -> Networks:
         "dec and CG as they were at a `step` of `snapshots`, rounded to bfloat16, for `training.generate`."
-        nets, weights = copy.deepcopy(self.nets), safetensors.torch.load_file(self.dir / "snapshots" / f"{step:08d}.safetensors")
-        for name, net in nets.sampler().items(): net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
+        nets = copy.deepcopy(self.nets)
+        nn.ModuleDict(nets.sampler()).load_state_dict(safetensors.torch.load_file(self.dir / "snapshots" / f"{step:08d}.safetensors"))
         return nets
 
 # %% ../nbs/08_runs.ipynb #c3134112

@@ -322,10 +322,10 @@ def _restored(kept, channels, kind, key):
     "The JointEmbedding of a file that `_save` wrote."
     tensors, about = kept
     sentence, image, read = made(kind, about["words"], channels)
-    for prefix, net in (("sentence.", sentence), ("image.", image)):
-        net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    nets = [net.eval().requires_grad_(False) for net in (sentence, image)]
-    return JointEmbedding(about["words"], *nets, tensors["mean"], tensors["std"], key, about["recall"], read)
+    nets, mean, std = nn.ModuleDict(dict(sentence=sentence, image=image)), tensors.pop("mean"), tensors.pop("std")
+    nets.load_state_dict(tensors)
+    nets.eval().requires_grad_(False)
+    return JointEmbedding(about["words"], sentence, image, mean, std, key, about["recall"], read)
 
 # %% ../nbs/06_text.ipynb #74bda98a
 def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, folder=None) -> JointEmbedding:
@@ -345,7 +345,7 @@ def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, fo
     joint.mean, joint.std = units.mean(0), units.std(0).clamp(min=1e-4)
     held = [i for i, sentences in enumerate(own_test) if sentences]
     if held: joint.recall = recall_at(joint, data.images(held, "test"), [own_test[i][0] for i in held])
-    nets = {f"{prefix}.{k}": v for prefix, net in (("sentence", sentence), ("image", image)) for k, v in net.state_dict().items()}
+    nets = nn.ModuleDict(dict(sentence=sentence, image=image)).state_dict()
     if path: _save(path, nets | dict(mean=joint.mean, std=joint.std), dict(words=words, recall=joint.recall))
     return _announced(joint, name, "trained")
 
@@ -488,7 +488,7 @@ def with_sentences(data, dataset, captions="own", encoder="gru", steps=800, fold
 # %% ../nbs/06_text.ipynb #3b0cc1ae
 def none_drawn(better, of: int, drawn: int):
     "Probability that none of `better` (a tensor of counts) is among `drawn` taken at random from `of`"
-    log_choose = lambda n: torch.lgamma(n + 1.0) - torch.lgamma(n - drawn + 1.0)
+    log_choose = lambda n: torch.lgamma(n + 1.0) - torch.lgamma(n - drawn + 1.0)      # less log drawn!, which cancels
     left = of - better.double()
     return torch.where(left >= drawn, (log_choose(left.clamp(min=drawn)) - log_choose(torch.tensor(float(of)).double())).exp(), 0.0)
 

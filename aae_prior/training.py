@@ -151,11 +151,12 @@ def fixed(*nets):
 def settle(D_I, batches):
     "Running statistics of D_I averaged anew over `batches` of real images, each (B, C, n, n) in [-1, 1], with the weights as they are (Wu and Johnson 2021)"
     norms = [m for m in D_I.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momentum = norms[0].momentum
     for m in norms:
         m.reset_running_stats()
         m.momentum = None                       # every batch counts alike
     for x in batches: D_I.layers(x)
-    for m in norms: m.momentum = nn.BatchNorm2d(1).momentum
+    for m in norms: m.momentum = momentum
 
 # %% ../nbs/03_training.ipynb #ba82d4fb
 def backward(loss, *nets):

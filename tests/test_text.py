@@ -1,6 +1,6 @@
 """Sentences: words, captions and where they lie, the joint embedding, encoders from elsewhere, conditions, measures, and a run from end to end."""
-import itertools
 import csv
+import itertools
 import json
 import warnings
 
