@@ -196,10 +196,11 @@ class _Losses(_Training):
     update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first", "tuned")
     gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating", "hinge")), "loss of the generators; hinge, that of the discriminators too, is beyond the paper")
     label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "with condition label or text, who learns which label or sentence a real image has", "tuned", by="Q with condition label, both with text, else none")
-    Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to gives Q real labels, else True")
+    Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to or consistency lets Q learn from real images, else True")
     matching_aware: bool = setting(None, SWITCH, "a real image with the condition of another one counts as a fake (needs label_to D_I or both)", neutral=False, by="True with condition text, else False")
     r1: float = setting(0.0, WEIGHT, "weight of the R1 penalty on D_I; beyond the paper, 0 is off", neutral=0.0)
     consistency: float = setting(0.0, WEIGHT, "weight of L_cluster, Q's categories on real images (needs condition category); beyond the paper, 0 is off", neutral=0.0)
+    cluster_steps: int = setting(None, Between(0, 10**9), "updates of Q by L_cluster alone before training (needs consistency)", by="600 with consistency, else 0", unit="steps", neutral=0)
     augment: bool = setting(False, SWITCH, "D_I sees images shifted, brightened and with a patch; beyond the paper", neutral=False)
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
@@ -226,7 +227,7 @@ class _Networks(_Losses):
 
 # %% ../nbs/07_config.ipynb #cc3ffdc1
 PRESETS = dict(
-    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=20),   # seconds: does it run?
+    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=20, cluster_steps=5),   # seconds: does it run?
     quick=dict(steps=600, width=0.25),                            # minutes on any CPU
     cpu=dict(steps=1500, width=0.5),                              # an hour or less on any CPU
     paper=dict(steps=100_000, width=1.0))                         # full width, full length: a GPU
@@ -254,7 +255,8 @@ def resolve(given):
     condition = values["condition"] = values["condition"] or ("none" if values["model"] == "aae" else "label")
     values["label_to"] = values["label_to"] or dict(label="Q", text="both").get(condition, "none")
     if values["matching_aware"] is None: values["matching_aware"] = condition == "text" and values["label_to"] in ("D_I", "both")
-    if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both")
+    if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both") and not values["consistency"]
+    if "cluster_steps" not in given: values["cluster_steps"] = (values["cluster_steps"] or 600) * bool(values["consistency"])
     code_dim = values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     # Without CG the noise is the code. With it, the condition's usual length.
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)
@@ -269,7 +271,7 @@ def check_together(c):
         refuse("condition", c.condition, "model aae is the baseline of section 4.1 and takes no condition; choose condition none, or model maae")
     if c.model != "ours" and c.noise_dim != c.code_dim:
         refuse("noise_dim", c.noise_dim, f"model {c.model} has no code generator, so its noise is its code; leave noise_dim out (code_dim is {c.code_dim})")
-    if not c.Q_on_generated and c.label_to not in ("Q", "both"):
+    if not c.Q_on_generated and c.label_to not in ("Q", "both") and not c.consistency:
         refuse("Q_on_generated", False, f"Q would learn nothing with label_to {c.label_to}; leave it out, or give label_to Q")
     if c.label_to != "none" and c.condition not in ("label", "text"):
         refuse("label_to", c.label_to, f"only labels and sentences can be learned from real images, and condition is {c.condition}; leave label_to out")
@@ -277,6 +279,7 @@ def check_together(c):
         refuse("matching_aware", True, f"D_I does not see the condition with label_to {c.label_to}; leave it out, or give label_to D_I or both")
     if c.consistency and c.condition != "category":
         refuse("consistency", c.consistency, f"it sorts real images into categories, and condition is {c.condition}; leave it out, or give condition category")
+    if c.cluster_steps and not c.consistency: refuse("cluster_steps", c.cluster_steps, "L_cluster is off without consistency; leave it out, or give consistency 1")
     if c.condition == "category": check_room(c, c.categories, "categories")
 
 def check_room(c, condition_dim, what):

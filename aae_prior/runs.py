@@ -45,7 +45,7 @@ from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
 from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
-                                optimisers, settle, step, steps_per_epoch)
+                                optimisers, first_clusters, settle, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
@@ -507,6 +507,7 @@ def resume(folder: Path, config: Config, data: Data, device):
     before = read_record(folder)
     session = Session(fixed_precision(config, before, device), data, device)
     if state := newest_checkpoint(folder, drop_damaged=True): session.load_state_dict(state)
+    elif config.cluster_steps: first_clusters(session.nets.D_I, session.data, session.config)
     record = describe(config, data) | dict(sittings=before.get("sittings", []))
     record["sittings"].append(sitting(session.config, session.step))
     write_record(folder, record)

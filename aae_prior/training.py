@@ -6,9 +6,9 @@
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
            'condition_dim', 'conditions_of', 'draw', 'fixed', 'settle', 'backward', 'update', 'fastest_precision',
            'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'distorted',
-           'loss_clusters', 'mismatched', 'train_D_I', 'prior_phase', 'step', 'follow', 'gradients', 'apply',
-           'reference_aae_phase', 'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'held',
-           'encode', 'reconstruct', 'classify', 'sample_noise']
+           'cluster_loss', 'loss_clusters', 'first_clusters', 'keep_head', 'mismatched', 'train_D_I', 'prior_phase',
+           'step', 'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase', 'reference_step',
+           'prior_codes', 'generate', 'held', 'encode', 'reconstruct', 'classify', 'sample_noise']
 
 # %% ../nbs/03_training.ipynb #e7590503
 import copy
@@ -264,14 +264,48 @@ def distorted(x, bends):
     where = torch.stack([torch.stack([cos, shear - sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
     return nnf.grid_sample(x + 1, nnf.affine_grid(where, list(x.shape), align_corners=False), align_corners=False) - 1
 
+def cluster_loss(q, q_bent):
+    "L_cluster of Q's logits for images and for distorted copies of them, (B, ..., k): one number for each of the middle dimensions"
+    log_p, log_bent = [t.to(torch.promote_types(t.dtype, torch.float32)).log_softmax(-1) for t in (q, q_bent)]   # frequencies want more digits than bf16 has
+    p, frequency = log_p.exp(), log_p.exp().mean(0)
+    minus_H = (frequency * frequency.clamp(min=1e-20).log()).sum(-1)                  # a frequency of 0 has a finite slope
+    return 2 * minus_H - (p * log_p).sum(-1).mean(0) - (p.detach() * log_bent).sum(-1).mean(0)
+
 def loss_clusters(nets, b, config, q_real):
-    "L_cluster of Q's logits `q_real` (B, k) for real images, times `consistency`; 0 where that is 0"
+    "`cluster_loss` of Q's logits `q_real` (B, k) for real images, times `consistency`; 0 where that is 0"
     if not config.consistency: return 0.0
     with fixed(nets.D_I): q_bent = nets.D_I(augmented(distorted(b.x, b.bends), b), b.s)[1]
-    wide = lambda q: q.to(torch.promote_types(q.dtype, torch.float32))               # frequencies want more digits than bf16 has
-    p = wide(q_real).softmax(1)
-    alike, frequency = (p.detach() * wide(q_bent).log_softmax(1)).sum(1).mean(), p.mean(0)
-    return config.consistency * (2 * torch.xlogy(frequency, frequency).sum() - alike)
+    return config.consistency * cluster_loss(q_real, q_bent)
+
+# %% ../nbs/03_training.ipynb #b589b0fa
+def first_clusters(D_I, data, config, heads=10, batch=256):
+    "Let D_I and Q learn categories of real images by L_cluster alone for `cluster_steps` updates, from `heads` starts of Q; the best stays. Returns L_cluster of each at the end (heads,)"
+    k, n, device = config.categories, min(batch, len(data)), data.x_train.device
+    g = generator("clusters", config.seed, device=device)
+    Q = nn.utils.skip_init(nn.Linear, D_I.hidden.out_features, heads * k, device=device)
+    nn.init.normal_(Q.weight, 0, 0.02, generator=g)
+    nn.init.zeros_(Q.bias)
+    parameters = [*D_I.layers.parameters(), *D_I.hidden.parameters(), *Q.parameters()]
+    opt, mean = torch.optim.Adam(parameters, 1e-3, fused=True), torch.zeros(heads, device=device)
+    for i in range(config.cluster_steps):
+        opt.param_groups[0]["lr"] = 1e-3 * min(1, 2 - 2 * i / config.cluster_steps)     # falls in the second half
+        x = data.images(torch.randint(len(data), (n,), generator=g, device=device))
+        x = torch.cat([x, distorted(x, torch.rand(n, 5, generator=g, device=device))])
+        with autocast(config, device): q = Q(nnf.leaky_relu(D_I.hidden(D_I.layers(x).flatten(1)), 0.2))
+        L = cluster_loss(*q.unflatten(1, (heads, k)).chunk(2))
+        L.mean().backward()
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+        mean.lerp_(L.detach(), max(0.02, 1 / (i + 1)))
+    keep_head(D_I, Q, mean.argmin())
+    return mean
+
+@torch.no_grad()
+def keep_head(D_I, Q, best):
+    "Make number `best` of the heads of `Q` the q of D_I"
+    k = D_I.q.out_features
+    D_I.q.weight.copy_(Q.weight.unflatten(0, (-1, k))[best])
+    D_I.q.bias.copy_(Q.bias.unflatten(0, (-1, k))[best])
 
 # %% ../nbs/03_training.ipynb #042efb8a
 def mismatched(nets, b, config):

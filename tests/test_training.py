@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from aae_prior import training as T
+from aae_prior import metrics, training as T
 from aae_prior.config import Config
 from aae_prior.data import load
 from aae_prior.losses import entropy, loss_D, loss_G, loss_MI, loss_rec
@@ -229,6 +229,30 @@ def test_L_cluster_is_least_for_balanced_and_steady_categories(digits):
     answer = torch.eye(4)[[0]].repeat(len(b.x), 1)
     assert loss(50 * answer) == pytest.approx(0, abs=1e-4)                            # all in one category
     with pytest.raises(ValueError, match="condition is label"): config.replace(condition="label", categories=None)
+
+
+def test_L_cluster_has_a_slope_where_an_answer_is_certain():
+    q = (200 * torch.eye(4)[[0, 0, 1]]).requires_grad_()                              # the other probabilities are 0, not small
+    T.cluster_loss(q, q.roll(1, 0)).backward()
+    assert q.grad.isfinite().all() and q.grad.abs().max() > 0
+    heads = torch.randn(6, 3, 4)
+    each = torch.stack([T.cluster_loss(h, b) for h, b in zip(heads.unbind(1), heads.roll(1, 0).unbind(1))])
+    torch.testing.assert_close(T.cluster_loss(heads, heads.roll(1, 0)), each)
+
+
+def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
+    config, data, nets, _ = setting(digits, condition="category", consistency=1.0, cluster_steps=120)
+    other = copy.deepcopy(nets)
+    L = T.first_clusters(nets.D_I, data, config, heads=4)
+    assert L.shape == (4,) and L.max() < -2.5                                         # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
+    assert torch.equal(L, T.first_clusters(other.D_I, data, config, heads=4))
+    assert all(torch.equal(a, b) for a, b in zip(nets.state_dict().values(), other.state_dict().values()))
+    T.settle(nets.D_I, (T.draw(data, config, i).x for i in range(10)))
+    x = data.images(torch.arange(len(data)))
+    q = T.classify(nets, x).argmax(1)
+    assert metrics.clustering_accuracy(q, data.y_train) > 0.5
+    best = T.cluster_loss(T.classify(nets, x), T.classify(nets, x)).item()
+    assert best < L.min() + 0.5                                                       # the head that stays is one of the good ones
 
 
 def test_R1_is_the_squared_slope_at_real_images(digits):
