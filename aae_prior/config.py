@@ -227,7 +227,7 @@ class _Networks(_Losses):
 
 # %% ../nbs/07_config.ipynb #cc3ffdc1
 PRESETS = dict(
-    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=20, cluster_steps=5),   # seconds: does it run?
+    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20, text_steps=20),   # seconds: does it run?
     quick=dict(steps=600, width=0.25),                            # minutes on any CPU
     cpu=dict(steps=1500, width=0.5),                              # an hour or less on any CPU
     paper=dict(steps=100_000, width=1.0))                         # full width, full length: a GPU
@@ -256,7 +256,7 @@ def resolve(given):
     values["label_to"] = values["label_to"] or dict(label="Q", text="both").get(condition, "none")
     if values["matching_aware"] is None: values["matching_aware"] = condition == "text" and values["label_to"] in ("D_I", "both")
     if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both") and not values["consistency"]
-    if "cluster_steps" not in given: values["cluster_steps"] = (values["cluster_steps"] or 600) * bool(values["consistency"])
+    if "cluster_steps" not in given: values["cluster_steps"] = 600 if values["consistency"] else 0
     code_dim = values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     # Without CG the noise is the code. With it, the condition's usual length.
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)

@@ -8,8 +8,8 @@ __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 
            'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid',
            'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'spread', 'curves', 'value_range', 'end_labels',
            'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'checked_sweep',
-           'dimension_curve', 'comparison', 'checked_codes', 'embed', 'sample', 'scatter', 'handles', 'square_panels',
-           'checked_labels', 'latent_scatter', 'joint_scatter']
+           'dimension_curve', 'within_reach', 'comparison', 'checked_codes', 'embed', 'sample', 'scatter', 'handles',
+           'square_panels', 'checked_labels', 'latent_scatter', 'joint_scatter']
 
 # %% ../nbs/05_plots.ipynb #81d9c4db
 import functools, io, math
@@ -377,17 +377,28 @@ def dimension_curve(rows, value, label="", real=None, title=""):
     return fig
 
 # %% ../nbs/05_plots.ipynb #e72c9e41
+def within_reach(values):
+    "(values (n,) pulled in to three interquartile ranges beside the quartiles, which of them were there already (n,)): one outlier must not flatten the rest"
+    low, high = np.quantile(values, (.25, .75))
+    near = np.clip(values, low - 3 * (high - low), high + 3 * (high - low)) if high > low else values
+    return near, near == values
+
 @styled
 def comparison(table, title=""):
     """Figure with one panel a column of the DataFrame `table` and one dot a row, which its index names; a vertical line marks the first row,
-    what the others are compared with. ValueError without numbers."""
+    what the others are compared with. Far outliers stand at the edge as triangles, with their number. ValueError without numbers."""
     if table.empty or not np.isfinite(table.to_numpy(float)).all(): raise ValueError("a comparison needs a table of finite numbers, a row for each thing compared")
     fig = Picture(figsize=(1.9 * table.shape[1] + 1.6, .21 * len(table) + .9), dpi=DPI, layout="constrained")
     fig.preview = (60, 16)
     places = np.arange(len(table))
     for ax, name in zip(fig.subplots(1, table.shape[1], squeeze=False, sharey=True)[0], table):
         ax.axvline(table[name].iloc[0], color=MUTED, lw=1)
-        ax.plot(table[name], places, "o", color=PALETTE[0], ms=4)
+        near, inside = within_reach(table[name].to_numpy(float))
+        ax.plot(near[inside], places[inside], "o", color=PALETTE[0], ms=4)
+        for i in np.flatnonzero(~inside):
+            right = near[i] < table[name].iloc[i]
+            ax.plot(near[i], i, ">" if right else "<", color=PALETTE[0], ms=5)
+            ax.annotate(f"{table[name].iloc[i]:.3g}", (near[i], i), (-6 if right else 6, 0), textcoords="offset points", ha="right" if right else "left", va="center", size=SMALL - 1)
         ax.set_title(name, loc="left")
         ax.margins(x=.12)
         ax.grid(axis="y", lw=.4, alpha=.5)
@@ -435,7 +446,6 @@ def handles(names, palette=PALETTE):
     n = len(palette)
     return [mpl.lines.Line2D([], [], marker=MARKERS[i // n % len(MARKERS)], color=palette[i % n], ls="", ms=5, label=name)
             for i, name in enumerate(names)]
-
 
 # %% ../nbs/05_plots.ipynb #d1946998
 def square_panels(count, names, title=""):

@@ -148,6 +148,8 @@ def test_the_sweep_and_the_indicators_name_what_is_missing():
     with pytest.raises(ValueError, match="lack kid"): plots.dimension_curve(SWEEP, "kid")
     with pytest.raises(ValueError, match="no rows"): plots.dimension_curve([], "fid")
     with pytest.raises(ValueError, match="finite numbers"): plots.comparison(pd.DataFrame({"a": [1., np.nan]}))
+    one_far = plots.comparison(pd.DataFrame({"a": [1., 1.1, .9, 1.05, 40.]}))
+    assert one_far.axes[0].get_xlim()[1] < 5 and [text.get_text() for text in one_far.axes[0].texts] == ["40"]
     with pytest.raises(ValueError, match="no finite value of diversity"): plots.collapse_panel(HISTORY, {"diversity": (0, 1)})
 
 
