@@ -37,6 +37,7 @@ def test_the_same_images_from_half_the_bits(run, tmp_path):
     assert kernels and all(torch.equal(p, p.bfloat16().float()) for p in kernels)
     assert 0 < (images(run) - images(small)).abs().max() < 0.05
     assert small.complete and small.step == run.step and small.history == run.history and list(small.frames) == list(run.frames)
+    assert all(torch.equal(small.frames[i], frame[:20]) for i, frame in run.frames.items())
     whole, half = ((r.dir / "weights.safetensors").stat().st_size for r in (run, small))
     assert half < whole / 4
 
