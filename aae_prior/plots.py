@@ -383,6 +383,7 @@ def within_reach(values):
     near = np.clip(values, low - 3 * (high - low), high + 3 * (high - low)) if high > low else values
     return near, near == values
 
+# %% ../nbs/05_plots.ipynb #e32c5eaa
 @styled
 def comparison(table, title=""):
     """Figure with one panel a column of the DataFrame `table` and one dot a row, which its index names; a vertical line marks the first row,

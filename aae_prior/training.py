@@ -6,7 +6,7 @@
 __all__ = ['DISCRETE', 'Networks', 'build', 'optimisers', 'Batch', 'generator', 'sample_condition', 'steps_per_epoch',
            'condition_dim', 'conditions_of', 'draw', 'fixed', 'settle', 'backward', 'update', 'fastest_precision',
            'keep_freed_memory', 'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'distorted',
-           'cluster_loss', 'loss_clusters', 'first_clusters', 'keep_head', 'mismatched', 'train_D_I', 'prior_phase',
+           'cluster_loss', 'loss_clusters', 'keep_head', 'first_clusters', 'mismatched', 'train_D_I', 'prior_phase',
            'step', 'follow', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase', 'reference_step',
            'prior_codes', 'generate', 'held', 'encode', 'reconstruct', 'classify', 'sample_noise']
 
@@ -278,6 +278,14 @@ def loss_clusters(nets, b, config, q_real):
     return config.consistency * cluster_loss(q_real, q_bent)
 
 # %% ../nbs/03_training.ipynb #b589b0fa
+@torch.no_grad()
+def keep_head(D_I, Q, best):
+    "Make number `best` of the heads of `Q` the q of D_I"
+    k = D_I.q.out_features
+    D_I.q.weight.copy_(Q.weight.unflatten(0, (-1, k))[best])
+    D_I.q.bias.copy_(Q.bias.unflatten(0, (-1, k))[best])
+
+# %% ../nbs/03_training.ipynb #8e4b84c9
 def first_clusters(D_I, data, config, heads=10, batch=256):
     "Let D_I and Q learn categories of real images by L_cluster alone for `cluster_steps` updates, from `heads` starts of Q; the best stays. Returns L_cluster of each at the end (heads,)"
     k, n, device = config.categories, min(batch, len(data)), data.x_train.device
@@ -299,13 +307,6 @@ def first_clusters(D_I, data, config, heads=10, batch=256):
         mean.lerp_(L.detach(), max(0.02, 1 / (i + 1)))
     keep_head(D_I, Q, mean.argmin())
     return mean
-
-@torch.no_grad()
-def keep_head(D_I, Q, best):
-    "Make number `best` of the heads of `Q` the q of D_I"
-    k = D_I.q.out_features
-    D_I.q.weight.copy_(Q.weight.unflatten(0, (-1, k))[best])
-    D_I.q.bias.copy_(Q.bias.unflatten(0, (-1, k))[best])
 
 # %% ../nbs/03_training.ipynb #042efb8a
 def mismatched(nets, b, config):

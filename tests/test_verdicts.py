@@ -50,12 +50,14 @@ def test_without_rows_nothing_is_decided(claim):
     for model in claim.models: assert verdict(claim.key, [], model).startswith("not decided, no ")
 
 
+UNJUDGED = {"benchmark", "ablations", "stability"}             # no figures of the paper
+
 def test_every_published_figure_is_judged_or_named():
     named = {"13", "14"}           # judged in their own notebooks, as README says
     assert "Figures 13 and 14 are judged in their own notebooks" in README
-    assert {row["figure"] for row in ROWS} - named - {"benchmark"} == {claim.figure for claim in CLAIMS.values()}
+    assert {row["figure"] for row in ROWS} - named - UNJUDGED == {claim.figure for claim in CLAIMS.values()}
     judged = lines(verdicts_table(ROWS))
-    for figure, dataset, preset in {(row["figure"], row["dataset"], row["preset"]) for row in ROWS if row["figure"] not in named | {"benchmark"}}:
+    for figure, dataset, preset in {(row["figure"], row["dataset"], row["preset"]) for row in ROWS if row["figure"] not in named | UNJUDGED}:
         mine = [line for line in judged if line["figure"] == figure and line["data set, preset"].startswith(f"{dataset}, {preset}")]
         silent = [key for key in claims_of(figure, dataset) if key == "plausible reconstructions" and CHANNELS[dataset] == 1]
         rulers = {row["extractor"] for row in ROWS if (row["figure"], row["dataset"], row["preset"]) == (figure, dataset, preset)} if figure == "Table 1" else {""}
