@@ -200,7 +200,7 @@ class _Losses(_Training):
     matching_aware: bool = setting(None, SWITCH, "a real image with the condition of another one counts as a fake (needs label_to D_I or both)", neutral=False, by="True with condition text, else False")
     r1: float = setting(0.0, WEIGHT, "weight of the R1 penalty on D_I; beyond the paper, 0 is off", neutral=0.0)
     consistency: float = setting(0.0, WEIGHT, "weight of L_cluster, Q's categories on real images (needs condition category); beyond the paper, 0 is off", neutral=0.0)
-    cluster_steps: int = setting(None, Between(0, 10**9), "updates of Q by L_cluster alone before training (needs consistency)", by="600 with consistency, else 0", unit="steps", neutral=0)
+    cluster_steps: int = setting(None, Between(0, 10**9), "updates of Q by L_cluster alone before training (needs consistency)", "tuned", by="600 with consistency, else 0", unit="steps", neutral=0)
     augment: bool = setting(False, SWITCH, "D_I sees images shifted, brightened and with a patch; beyond the paper", neutral=False)
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper")
     dec_in_prior_phase: bool = setting(True, SWITCH, "the prior phase trains dec together with CG", "paper")
