@@ -102,10 +102,10 @@ def test_table_1_goes_on_without_weights_and_names_every_source(smoke):
     assert all(r["extractor"] == "classifier(digits)" and r["n"] == "200" and r["spread"] for r in rows)
 
 
-def test_figure_6_sweeps_code_sizes_three_ways(smoke):
+def test_figure_6_sweeps_code_sizes_for_every_model(smoke):
     _, folder, _ = smoke("fig6_high_dimensional")
     rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))
-    assert [r["model"] for r in rows if r["metric"] == "fid"] == [f"{model}, {size}-D" for size in (8, 100) for model in ("ours", "aae", "aae, stochastic")] + ["real test images"]
+    assert [r["model"] for r in rows if r["metric"] == "fid"] == [f"{model}, {size}-D" for size in (8, 100) for model in ("ours", "maae", "aae", "aae, stochastic")] + ["real test images"]
     assert (folder / "fig6_high_dimensional_digits_sweep.png").exists()
 
 
