@@ -279,33 +279,32 @@ def loss_clusters(nets, b, config, q_real):
 
 # %% ../nbs/03_training.ipynb #b589b0fa
 @torch.no_grad()
-def keep_head(D_I, Q, best):
-    "Make number `best` of the heads of `Q` the q of D_I"
-    k = D_I.q.out_features
-    D_I.q.weight.copy_(Q.weight.unflatten(0, (-1, k))[best])
-    D_I.q.bias.copy_(Q.bias.unflatten(0, (-1, k))[best])
+def keep_head(q, heads, best):
+    "Give the layer `q` (k outputs) the parameters of number `best` of `heads`, one layer of several such side by side"
+    for p in q.parameters():            # the weight may lie behind a spectral normalisation
+        p.copy_((heads.weight if p.ndim == 2 else heads.bias).unflatten(0, (-1, q.out_features))[best])
 
 # %% ../nbs/03_training.ipynb #8e4b84c9
 def first_clusters(D_I, data, config, heads=10, batch=256):
     "Let D_I and Q learn categories of real images by L_cluster alone for `cluster_steps` updates, from `heads` starts of Q; the best stays. Returns L_cluster of each at the end (heads,)"
     k, n, device = config.categories, min(batch, len(data)), data.x_train.device
     g = generator("clusters", config.seed, device=device)
-    Q = nn.utils.skip_init(nn.Linear, D_I.hidden.out_features, heads * k, device=device)
-    nn.init.normal_(Q.weight, 0, 0.02, generator=g)
-    nn.init.zeros_(Q.bias)
-    parameters = [*D_I.layers.parameters(), *D_I.hidden.parameters(), *Q.parameters()]
-    opt, mean = torch.optim.Adam(parameters, 1e-3, fused=True), torch.zeros(heads, device=device)
+    q, D_I.q = D_I.q, nn.utils.skip_init(nn.Linear, D_I.q.in_features, heads * k, device=device)
+    nn.init.normal_(D_I.q.weight, 0, 0.02, generator=g)
+    nn.init.zeros_(D_I.q.bias)
+    opt, mean = torch.optim.Adam(D_I.parameters(), 1e-3, fused=True), torch.zeros(heads, device=device)
     for i in range(config.cluster_steps):
         opt.param_groups[0]["lr"] = 1e-3 * min(1, 2 - 2 * i / config.cluster_steps)     # falls in the second half
         x = data.images(torch.randint(len(data), (n,), generator=g, device=device))
         x = torch.cat([x, distorted(x, torch.rand(n, 5, generator=g, device=device))])
-        with autocast(config, device): q = Q(nnf.leaky_relu(D_I.hidden(D_I.layers(x).flatten(1)), 0.2))
-        L = cluster_loss(*q.unflatten(1, (heads, k)).chunk(2))
+        with autocast(config, device): logits = D_I(x)[1]
+        L = cluster_loss(*logits.unflatten(1, (heads, k)).chunk(2))
         L.mean().backward()
         opt.step()
         opt.zero_grad(set_to_none=True)
         mean.lerp_(L.detach(), max(0.02, 1 / (i + 1)))
-    keep_head(D_I, Q, mean.argmin())
+    found, D_I.q = D_I.q, q
+    keep_head(q, found, mean.argmin())
     return mean
 
 # %% ../nbs/03_training.ipynb #042efb8a

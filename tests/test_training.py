@@ -255,6 +255,14 @@ def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
     assert best < L.min() + 0.5                                                       # the head that stays is one of the good ones
 
 
+def test_the_head_that_stays_is_kept_under_spectral_norm_and_by_the_optimiser(digits):
+    config, data, nets, opts = setting(digits, condition="category", consistency=1.0, cluster_steps=2, spectral_norm=True)
+    before = {id(p): p.detach().clone() for p in nets.D_I.q.parameters()}
+    T.first_clusters(nets.D_I, data, config, heads=2)
+    assert {id(p) for p in nets.D_I.q.parameters()} == set(before) <= {id(p) for group in opts["D_I"].param_groups for p in group["params"]}
+    assert all((p - before[id(p)]).abs().max() > 1e-3 for p in nets.D_I.q.parameters() if p.ndim == 2)
+
+
 def test_R1_is_the_squared_slope_at_real_images(digits):
     config, data, nets, _ = setting(digits, r1=3.0)
     b = T.draw(data, config, 0)
