@@ -256,7 +256,7 @@ def resolve(given):
     values["label_to"] = values["label_to"] or dict(label="Q", text="both").get(condition, "none")
     if values["matching_aware"] is None: values["matching_aware"] = condition == "text" and values["label_to"] in ("D_I", "both")
     if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both") and not values["consistency"]
-    if "cluster_steps" not in given: values["cluster_steps"] = 600 if values["consistency"] else 0
+    if values["cluster_steps"] is None: values["cluster_steps"] = 600 if values["consistency"] else 0
     code_dim = values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     # Without CG the noise is the code. With it, the condition's usual length.
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)

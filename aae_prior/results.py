@@ -179,7 +179,7 @@ def caption(name, dataset, rows):
     "Markdown below a picture that notebook `name` drew of `dataset`: preset, numbers and command from those of `rows` that are its own; '' without any"
     mine = [row for row in rows if notebook_of(row) == name and row["dataset"] == dataset]
     if not mine: return ""
-    mine = [row for row in mine if row["preset"] == mine[-1]["preset"]]          # the newest, which the picture shows
+    mine = [row for row in mine if row["preset"] == mine[-1]["preset"]]          # one preset: that of the rows that came last into the file
     epochs = next((f", {row['epochs']} epochs" for row in mine if row["epochs"]), "")
     return f"\n\n*{dataset}*, preset {mine[-1]['preset']}{epochs}. {numbers(mine)} `{mine[-1]['command']}`"
 

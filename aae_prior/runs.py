@@ -44,8 +44,8 @@ from .config import Config, record as environment, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
-from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, generate, generator, keep_freed_memory,
-                                optimisers, first_clusters, settle, step, steps_per_epoch)
+from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, first_clusters, generate, generator, keep_freed_memory,
+                                optimisers, settle, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:

@@ -79,8 +79,10 @@ def test_caption_in_the_gallery_is_that_of_the_rows(name):
     notebook, rest = drawn_by(name, NOTEBOOKS)
     said = caption(notebook, rest, ROWS).strip()
     assert said in README, "run index.ipynb again, then make readme"
-    values = {row["value"] for row in ROWS} | {word for row in ROWS if row["figure"] == "ablations" for word in NUMBER.findall(row["claim"])}
-    assert {word for word in NUMBER.findall(numbers([row for row in ROWS if (notebook_of(row), row["dataset"]) == (notebook, rest)]))} <= values | set("0123456789") | {"10"}      # recall@10 is a name
+    mine = [row for row in ROWS if (notebook_of(row), row["dataset"]) == (notebook, rest)]
+    values = {row["value"] for row in ROWS}
+    if notebook == "ablations": values |= {word for row in mine for word in NUMBER.findall(row["claim"])}      # 'lr 2e-4' is a name, too
+    assert set(NUMBER.findall(numbers(mine))) <= values | set("0123456789") | {"10"}      # recall@10 is a name
 
 
 def test_a_changed_number_is_noticed():
