@@ -210,6 +210,7 @@ class _Losses(_Training):
 @dataclass(frozen=True, kw_only=True)
 class _Networks(_Losses):
     width: float = setting(None, Between(0, 4, "low"), "factor on the channels of Tables 2 and 3", by="the preset's")
+    width_D_I: float = setting(None, Between(0, 4, "low"), "factor on the channels of D_I (Table 4)", by="width", neutral="width")
     size: int = setting(32, OneOf((32, 64, 128)), "height and width of the images", "paper", unit="pixels")
     code_dim: int = setting(None, Between(1, 10**5), "length of the codes z_c and z_x", by="none 64, label 64 (both the paper's), category 100, text 128")
     noise_dim: int = setting(None, Between(1, 10**5), "length of CG's input, noise and condition together", "paper", by="label 64, category 100, text 300, none code_dim; without CG code_dim")
@@ -257,6 +258,7 @@ def resolve(given):
     if values["matching_aware"] is None: values["matching_aware"] = condition == "text" and values["label_to"] in ("D_I", "both")
     if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both") and not values["consistency"]
     if values["cluster_steps"] is None: values["cluster_steps"] = 600 if values["consistency"] else 0
+    values["width_D_I"] = values["width_D_I"] or values["width"]
     code_dim = values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     # Without CG the noise is the code. With it, the condition's usual length.
     values["noise_dim"] = values["noise_dim"] or (NOISE_DIM.get(condition, code_dim) if values["model"] == "ours" else code_dim)
@@ -370,9 +372,10 @@ def from_dict(cls, values):
 
 def training_key(self, fingerprint=""):
     """12 hex digits over the settings that change what is trained, and over the data's `fingerprint` (without it, the data's name or path).
-    A setting at its `neutral` value is left out, so a run from before that setting existed keeps its key."""
-    values = {f.name: value for f in dataclasses.fields(self) if f.metadata["trains"]
-              and ((value := getattr(self, f.name)) != f.metadata["neutral"] or value is None)}
+    A setting at its `neutral` value (or at that of the setting it names) is left out, so a run from before that setting existed keeps its key."""
+    full = self.to_dict()
+    neutral = {f.name: full.get(f.metadata["neutral"], f.metadata["neutral"]) for f in dataclasses.fields(self)}
+    values = {f.name: value for f in dataclasses.fields(self) if f.metadata["trains"] and ((value := full[f.name]) != neutral[f.name] or value is None)}
     if fingerprint: values["dataset"] = fingerprint
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()[:12]
 

@@ -43,7 +43,7 @@ class Networks(nn.Module):
         self.D_I = None
         if c.model != "aae":
             sees = c.label_to in ("D_I", "both")
-            self.D_I = ImageDiscriminator(channels, condition_dim, **shape, sees_condition=sees,
+            self.D_I = ImageDiscriminator(channels, condition_dim, c.width_D_I, c.size, sees_condition=sees,
                                           feature_layer=c.feature_layer, spectral=c.spectral_norm)
         if c.ema:
             self.average = nn.ModuleDict({k: copy.deepcopy(self.get_submodule(k)) for k in ("dec", "CG")})

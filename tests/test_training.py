@@ -301,6 +301,11 @@ def test_network_shapes(channels, code):
     assert T.CodeGenerator(20, code)(torch.randn(2, 20)).shape == (2, code)
 
 
+def test_D_I_has_a_width_of_its_own(digits):
+    nets = setting(digits, width=0.125, width_D_I=0.5)[2]
+    assert (nets.D_I.layers[0][0].out_channels, nets.enc.stem.out_channels) == (32, 8)
+
+
 def test_sizes_and_other_sizes():
     for size in (32, 64, 128):
         x = torch.randn(2, 1, size, size)
