@@ -10,8 +10,8 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint', 'last_good',
            'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
            'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary',
-           'fixed_precision', 'resume', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load', 'data_of',
-           'sentences_of', 'chosen_run']
+           'fixed_precision', 'resume', 'begin', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load',
+           'data_of', 'sentences_of', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #6dc36b5d
 import copy
@@ -507,20 +507,25 @@ def resume(folder: Path, config: Config, data: Data, device):
     before = read_record(folder)
     session = Session(fixed_precision(config, before, device), data, device)
     if state := newest_checkpoint(folder, drop_damaged=True): session.load_state_dict(state)
-    elif config.cluster_steps: first_clusters(session.nets.D_I, session.data, session.config)
     record = describe(config, data) | dict(sittings=before.get("sittings", []))
     record["sittings"].append(sitting(session.config, session.step))
     write_record(folder, record)
     return session, record
 
 # %% ../nbs/08_runs.ipynb #ba58e3ab
-def train(folder: Path, session: Session, record: dict, report, until: int, checkpoint_seconds: float):
-    "Train to step `until`, with checkpoints, evaluations and reports on the way; finish the run if that is its end."
-    config, data, watch, since = session.config, session.data, Watch(), time.monotonic()
+def begin(session: Session, progress: bool):
+    "What comes before the first step: Q's first clusters, where `cluster_steps` asks for them."
+    if session.step or not session.config.cluster_steps: return
+    if progress: print(f"{session.config.cluster_steps:,} updates of D_I and Q by L_cluster come before the first step", flush=True)
+    first_clusters(session.nets.D_I, session.data, session.config)
+
+# %% ../nbs/08_runs.ipynb #f567bfc1
+def train(folder: Path, session: Session, record: dict, report, until: int, checkpoint_seconds: float, since: float):
+    "Train to step `until`, with checkpoints, evaluations and reports on the way, in a sitting that began at `since`; finish the run if that is its end."
+    config, data, watch, saved = session.config, session.data, Watch(), time.monotonic()
     inputs, real = evaluation_inputs(config, data), real_distances(config, data)
     every = config.eval_every or math.ceil(session.steps / 10)
     look_every = 1 if data.x_train.device.type == "cpu" else 20
-    saved = since
     while session.step < until:
         row_ended = advance(session, watch)
         evaluating = session.step % every == 0 or session.step == session.steps
@@ -559,9 +564,11 @@ def fit(config: Config, data: Data = None, root=None, progress: bool = True, unt
     if not read_record(folder).get("complete"):
         keep_freed_memory()
         with locked(folder), advice(folder):
+            since = time.monotonic()
             session, record = resume(folder, config, data, device)
+            begin(session, progress)
             report = (Silence if not progress else Bar if is_interactive() else Lines)(session, f"{config.model} on {data.name}: step")
-            try: train(folder, session, record, report, session.steps if until is None else min(until, session.steps), checkpoint_seconds)
+            try: train(folder, session, record, report, session.steps if until is None else min(until, session.steps), checkpoint_seconds, since)
             finally: report.close()
     return load(folder, str(device))
 
