@@ -6,7 +6,7 @@
 __all__ = ['CLAIMS', 'MIXED', 'UNCLEAR', 'CHANNELS', 'CODE_SIZES', 'CODE_SIZE', 'UNCLEAR_LONG', 'CLUSTERS', 'COLUMNS', 'Missing',
            'name_of', 'Numbers', 'shown', 'Claim', 'claim', 'decide', 'verdict', 'claims_of', 'rule_of', 'grade',
            'unclear', 'sharper', 'channels_of', 'plausible', 'code_sizes', 'growth', 'little_impact', 'strong_impact',
-           'labels_control', 'labels_matched_better', 'codes_apart', 'least_of', 'categories_are_classes',
+           'robust', 'labels_control', 'labels_matched_better', 'codes_apart', 'least_of', 'categories_are_classes',
            'columns_mix', 'codes_alike', 'categories_apart', 'encoder_clusters', 'encoder_mixes', 'higher',
            'numbers_of', 'line_of', 'groups_of', 'verdicts_table']
 
@@ -167,6 +167,19 @@ def strong_impact(v, model="ours"):
     if text := unclear(v, f"ours, {long}-D", CODE_SIZE): return text
     worse, last = growth(v, "aae, stochastic") >= 2, v("fid", f"aae, stochastic, {long}-D") > v("fid", f"ours, {long}-D")
     return grade(worse and last, worse or last)
+
+# %% ../nbs/14_verdicts.ipynb #40a74eff
+@claim("robust over the sweep", "6", "the same over all code sizes measured, in a sweep that the paper does not have", of="our question, over all sizes of a sweep", claim=CODE_SIZE, undecided=UNCLEAR_LONG,
+       rule="over all sizes of a sweep the largest FID of `ours` is at most 1.5 times its smallest, and at least 2 times with either `aae`; partly: only the latter")
+def robust(v, model="ours"):
+    "Figure 6: largest FID of a sweep as a multiple of the smallest, for `ours` and both kinds of `aae`"
+    sizes = sorted({int(row["model"].split(", ")[1][:-2]) for row in v.rows if row["model"].startswith("ours, ")})
+    if text := unclear(v, f"ours, {max(sizes, default=0)}-D", CODE_SIZE): return text
+    if len(sizes) < 3: raise Missing("sweep of three sizes or more")
+    fids = {name: [v("fid", f"{name}, {size}-D") for size in sizes] for name in ("ours", "aae", "aae, stochastic")}
+    grown = {name: max(of_sizes) / min(of_sizes) for name, of_sizes in fids.items()}
+    worse = grown["aae"] >= 2 and grown["aae, stochastic"] >= 2
+    return grade(worse and grown["ours"] <= 1.5, worse)
 
 # %% ../nbs/14_verdicts.ipynb #8ec51a02
 @claim("labels control the image", "8", '"along each row, the main digit changes with the label input regardless of the noise variable, and that along each column, '
