@@ -241,10 +241,10 @@ def test_L_cluster_has_a_slope_where_an_answer_is_certain():
 
 
 def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
-    config, data, nets, _ = setting(digits, condition="category", consistency=1.0, cluster_steps=120)
+    config, data, nets, _ = setting(digits, condition="category", consistency=1.0, cluster_steps=160)
     other = copy.deepcopy(nets)
     L = T.first_clusters(nets.D_I, data, config, heads=4)
-    assert L.shape == (4,) and L.min() < -2.5 and L.max() < -2.4                                         # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
+    assert L.shape == (4,) and L.max() < -2.5                                         # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
     assert torch.equal(L, T.first_clusters(other.D_I, data, config, heads=4))
     assert all(torch.equal(a, b) for a, b in zip(nets.state_dict().values(), other.state_dict().values()))
     T.settle(nets.D_I, (T.draw(data, config, i).x for i in range(10)))
