@@ -7,8 +7,8 @@ __all__ = ['CLAIMS', 'MIXED', 'UNCLEAR', 'CHANNELS', 'CODE_SIZES', 'CODE_SIZE', 
            'name_of', 'Numbers', 'shown', 'Claim', 'claim', 'decide', 'verdict', 'claims_of', 'rule_of', 'grade',
            'unclear', 'sharper', 'channels_of', 'plausible', 'code_sizes', 'growth', 'little_impact', 'strong_impact',
            'robust', 'labels_control', 'labels_matched_better', 'codes_apart', 'least_of', 'categories_are_classes',
-           'columns_mix', 'codes_alike', 'categories_apart', 'encoder_clusters', 'encoder_mixes', 'higher',
-           'numbers_of', 'line_of', 'groups_of', 'verdicts_table']
+           'columns_mix', 'backgrounds_alike', 'codes_alike', 'categories_apart', 'encoder_clusters', 'encoder_mixes',
+           'higher', 'numbers_of', 'line_of', 'groups_of', 'verdicts_table']
 
 # %% ../nbs/14_verdicts.ipynb #29f60687
 import textwrap
@@ -231,6 +231,14 @@ def columns_mix(v, model):
     least = least_of(v, model)
     if v("diversity", model) < 0.3: return "not decided, the samples have collapsed"
     return "reproduced" if least < 0.9 else "not reproduced, better separated than in the paper"
+
+# %% ../nbs/14_verdicts.ipynb #3395d6ee
+@claim("categories are background colours", "11", '"both models have a tendency to cluster images with similar background colors"', of="SVHN, CIFAR-10", claim="categories are background colours",
+       rule="categories hold more than twice the share of the border colour's variance that the classes of real images hold, partly more than the same share", models=("ours", "maae"), only=MIXED)
+def backgrounds_alike(v, model):
+    "Figure 11 where the paper finds background colours"
+    ratio = v("border_colour_share", model) / v("border_colour_share", "real test images")
+    return grade(ratio > 2, ratio > 1)
 
 # %% ../nbs/14_verdicts.ipynb #c862d371
 @claim("codes of encoder and prior alike", "12", '"the encoder is regularized well to produce an aggregated posterior distribution similar to that at the code generator output"',
