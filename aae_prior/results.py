@@ -175,7 +175,8 @@ def drawn_by(picture, notebooks):
 
 # %% ../nbs/10_results.ipynb #a5ba923a
 HEADLINES = {"5": ("sharpness_ratio", "fid"), "6": ("fid",), "9": ("knn_purity", "silhouette"), "11": ("clustering_accuracy", "purity", "diversity"),
-             "12": ("two_sample_accuracy", "knn_purity"), "Table 1": ("inception_score",)}       # of the others all
+             "12": ("two_sample_accuracy", "knn_purity"), "Table 1": ("inception_score",),
+             "authors' pictures": ("label_consistency", "purity", "inception_score")}       # of the others all
 
 def numbers(rows):
     "The headline numbers of `rows`, model by model, as one sentence each"

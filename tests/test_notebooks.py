@@ -39,7 +39,23 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def smoke(shared):
+def real_in_the_place_of_the_authors(shared):
+    "A folder as the authors' repository has it, but the images are real: digits, a column for each label, with two black pixels around each"
+    from aae_prior.data import load
+    from aae_prior.plots import to_pixels
+    data = load("digits")
+    columns = [data.images((data.y_test == k).nonzero().flatten()[:10], "test") for k in range(10)]
+    picture = np.zeros((342, 342, 3), np.uint8)
+    for k, images in enumerate(columns):
+        for i, image in enumerate(to_pixels(images)): picture[2 + 34 * i:34 + 34 * i, 2 + 34 * k:34 + 34 * k] = image
+    folder = shared / "figure" / "digits"
+    folder.mkdir(parents=True)
+    for model in ("ours", "maae"): Image.fromarray(picture).save(folder / f"{model}_supervised.png")
+    return folder.parent
+
+
+@pytest.fixture(scope="session")
+def smoke(shared, real_in_the_place_of_the_authors):
     "Function of a notebook's name: run it once with the smoke preset, without a new process for papermill; (outputs, pictures, warnings of papermill)"
     @functools.cache
     def run(notebook):
@@ -49,6 +65,7 @@ def smoke(shared):
         handler = logging.StreamHandler(said)
         handler.setLevel(logging.WARNING)
         given = dict(out_dir=str(folder / "pictures")) | PARAMETERS.get(notebook, dict(preset="smoke"))
+        if notebook == "authors_pictures": given["pictures"] = str(real_in_the_place_of_the_authors)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in dict(AAE_PRIOR_RUNS=shared / "runs", AAE_PRIOR_DATA=shared / "data", OMP_NUM_THREADS=1).items(): patch.setenv(name, str(value))
             logger.addHandler(handler)
@@ -100,6 +117,18 @@ def test_table_1_goes_on_without_weights_and_names_every_source(smoke):
     rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))
     assert [r["model"] for r in rows] == ["ours", "maae"] * 3 + ["real test images"]
     assert all(r["extractor"] == "classifier(digits)" and r["n"] == "200" and r["spread"] for r in rows)
+
+
+def test_a_picture_of_the_authors_is_cut_into_its_images(smoke):
+    _, folder, _ = smoke("authors_pictures")
+    rows = {(r["model"], r["metric"]): r for r in csv.DictReader((folder / "results.csv").open(encoding="utf-8"))}
+    real = "maae, the authors' picture"                           # what the fixture put there
+    assert {r["n"] for r in rows.values()} == {"100"} and {r["claim"] for r in rows.values()} == {"supervised"}
+    assert float(rows[real, "label_consistency"]["value"]) >= 0.97 > float(rows["maae", "label_consistency"]["value"])
+    assert float(rows[real, "sharpness_ratio"]["value"]) == pytest.approx(1, abs=0.15)
+    assert not rows[real, "fid"]["spread"] and rows["maae", "fid"]["spread"]
+    assert rows["maae", "fid"]["command"].endswith("-p preset smoke -p pictures figure")
+    assert not any((folder / name).exists() for name in ("generation_digits.png", "unsupervised_digits.png"))
 
 
 def test_figure_6_sweeps_code_sizes_for_every_model(smoke):
@@ -170,6 +199,22 @@ BAD = {
     "labels skip a class": (("dataset", skipped_class), "gap.npz"),
     "data that are nowhere": (("dataset", "mnist"), "mnist.npz"),
 }
+
+
+def wrong_size(folder):
+    "Pictures in the place of the authors', of another size"
+    (folder / "figure" / "digits").mkdir(parents=True)
+    Image.new("L", (320, 320)).save(folder / "figure" / "digits" / "ours_supervised.png")
+    return folder / "figure"
+
+
+@pytest.mark.parametrize("pictures, line", [(None, "pictures = None: must be the folder figure of a clone of"), ("nowhere", "pictures = 'nowhere': holds no digits/ours_supervised.png or the like"),
+                                            (wrong_size, "pictures = 'ours_supervised.png': is 320 by 320 pixels")])
+def test_pictures_that_are_not_the_authors_are_refused_in_one_line(pictures, line, tmp_path):
+    given = () if pictures is None else ("pictures", pictures(tmp_path) if callable(pictures) else pictures)
+    run = papermill("authors_pictures", tmp_path, *given)
+    assert run.returncode != 0 and any(line in said for said in run.stderr.splitlines()), run.stderr[-1500:]
+    assert not list(tmp_path.glob("runs/*label*"))
 
 
 @pytest.mark.parametrize("case", BAD)
