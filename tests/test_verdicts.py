@@ -50,7 +50,7 @@ def test_without_rows_nothing_is_decided(claim):
     for model in claim.models: assert verdict(claim.key, [], model).startswith("not decided, no ")
 
 
-UNJUDGED = {"benchmark", "ablations", "stability"}             # no figures of the paper
+UNJUDGED = {"benchmark", "ablations", "stability", "authors' pictures"}             # no figures of the paper
 
 def test_every_published_figure_is_judged_or_named():
     named = {"13", "14"}           # judged in their own notebooks, as README says
