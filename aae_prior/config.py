@@ -181,6 +181,7 @@ class _Training(_What):
     batch_size: int = setting(64, Between(2, 4096), "images per step", unit="images")
     lr: float = setting(5e-4, Between(0, 1, "both"), "learning rate of enc, dec and CG", "tuned")
     lr_D: float = setting(5e-4, Between(0, 1, "both"), "learning rate of D_I, D_C and Q", "tuned")
+    lr_decay: float = setting(0.0, Between(0, 1), "share of the run, at its end, over which both rates fall to 0", neutral=0.0)
     beta1: float = setting(0.5, Between(0, 1, "high"), "Adam's decay of the mean gradient")
     beta2: float = setting(0.999, Between(0, 1, "high"), "Adam's decay of the mean squared gradient")
     ema: float = setting(0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned")

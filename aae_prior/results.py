@@ -48,7 +48,8 @@ def beyond(config):
     found += [f"D_I pays the R1 penalty (`r1` {c.r1:g})"] * bool(c.r1)
     found += ["D_I and D_C are normalised spectrally (`spectral_norm`)"] * c.spectral_norm
     text = f"{', and '.join(found)}, which is beyond the paper; " if found else ""
-    return text + f"D_I is wider than the rest (`width_D_I` {c.width_D_I:g}); " * (c.width_D_I > c.width)
+    text += f"D_I is wider than the rest (`width_D_I` {c.width_D_I:g}); " * (c.width_D_I > c.width)
+    return text + f"learning rates fall to 0 over the last {c.lr_decay:.0%} of the run (`lr_decay`); " * bool(c.lr_decay)
 
 # %% ../nbs/10_results.ipynb #e82c27e2
 HEALTHY = dict(acc_D_C=(.5, .95), acc_D_I=(.5, .9), diversity=(.5, 1.3), diversity_min=(.3, 1.6), usage_entropy=(.9, 1))

@@ -45,7 +45,7 @@ from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
 from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, first_clusters, generate, generator, keep_freed_memory,
-                                optimisers, settle, step, steps_per_epoch)
+                                optimisers, settle, slow_down, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
@@ -306,6 +306,7 @@ class Session:
 def advance(session: Session, watch: Watch) -> bool:
     "One training step; True where a row of history ended with it."
     batch = draw(session.data, session.config, session.step)
+    slow_down(session.opts, session.config, session.step / session.steps)
     losses = step(session.nets, session.opts, batch, session.config)
     session.step += 1
     watch.look(losses | largest_weights(session.nets), session.step)

@@ -719,7 +719,8 @@ def parser() -> Parser:
 def main(words=None) -> int:
     "The command `aae-prior`; its exit status."
     a = parser().parse_args(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)        # local jobs end with the sweep, however it is ended
+    # Local jobs end with the sweep, however it is ended. They are ended by SIGINT, and inherit its being ignored in what a script starts with `&`.
+    for end in (signal.SIGTERM, signal.SIGINT): signal.signal(end, signal.default_int_handler)
     try: return a.action(a)
     except (ValueError, OSError, RuntimeError) as error: said, status = " ".join(str(error).split()), 2
     except KeyboardInterrupt: said, status = "stopped; the same command goes on from here (jobs in Slurm's queue stay there: scancel ends them)", 130

@@ -33,7 +33,7 @@ ALLOWED = dict(   # name -> (values honoured as they are, values refused), writt
     seed=([0, 1, 2**31 - 1], [-1, 2**31, 0.5]), run_dir=([str(ROOT)], ["no/such/run", 5]), out_dir=(["out", "a b"], [5, True]),
     publish=([True, False], ["maybe", 2, ""[:0] + "t"]), epochs=([0.25, 1.0, 200.0], [0, -1, math.nan, math.inf, "two"]),
     steps=([1, 100_000], [0, 1.5, 10**12]), n_train=([1, 60_000], [0, -5]), batch_size=([2, 64, 4096], [1, 4097, 64.5]),
-    lr=([1e-5, 0.5], [0, 1, -1e-4]), lr_D=([1e-5, 0.5], [0, 1, 2]), beta1=([0.0, 0.5], [1, -0.1]), beta2=([0.0, 0.999], [1, 1.5]),
+    lr=([1e-5, 0.5], [0, 1, -1e-4]), lr_D=([1e-5, 0.5], [0, 1, 2]), lr_decay=([0.0, 0.5, 1.0], [-0.1, 1.01]), beta1=([0.0, 0.5], [1, -0.1]), beta2=([0.0, 0.999], [1, 1.5]),
     lam=([1e-6, 1.0], [0, -1]), rec_weight=([0.0, 1.0], [-1]), rec_scale=([10.0], [0]), mi_weight=([0.0, 3.0], [-0.5]),
     width=([0.125, 4.0], [0, 4.01]), width_D_I=([0.125, 4.0], [0, 4.01]), size=([32, 64, 128], [28, 33, 256]), code_dim=([1, 2000], [0, 10**9]), noise_dim=([1, 2000], [0, 10**9]),
     categories=([2, 1000], [1, 1001]), update=(["simultaneous", "alternating"], ["both"]), gan_loss=(["saturating", "non_saturating", "hinge"], ["wgan"]), r1=([0.0, 10.0], [-1]), consistency=([0.0, 2.0], [-1]), cluster_steps=([0, 600], [-1, 1.5]), augment=([True, False], [2]), spectral_norm=([True, False], [2]),
@@ -233,7 +233,7 @@ def test_dataset_paths(tmp_path, monkeypatch):
 
 OTHER = dict(   # a second value for each field, allowed beside the other fields of the base
     dataset="mnist", preset="cpu", model="maae", condition="none", device="mps", seed=1, run_dir="r", out_dir="o", publish=True, epochs=2.0, steps=5,
-    n_train=100, batch_size=65, lr=0.1, lr_D=0.1, beta1=0.1, beta2=0.1, ema=0.1, precision="fp32", lam=2.0, rec_weight=2.0, rec_scale=2.0, mi_weight=3.0,
+    n_train=100, batch_size=65, lr=0.1, lr_D=0.1, lr_decay=0.5, beta1=0.1, beta2=0.1, ema=0.1, precision="fp32", lam=2.0, rec_weight=2.0, rec_scale=2.0, mi_weight=3.0,
     update="simultaneous", gan_loss="saturating", r1=1.0, consistency=1.0, cluster_steps=5, augment=True, spectral_norm=True, label_to="D_I", Q_on_generated=True, matching_aware=True, captions="class", encoder="some-model", text_steps=5, rec_as_fake=False, dec_in_prior_phase=False, mi_into_D_I=False, width=1.0, width_D_I=2.0, size=64,
     code_dim=65, noise_dim=65, categories=11, norm=False, stem_stride=1, feature_layer=-2, stochastic=True, eval_every=7, n_eval=5)
 NOT_TRAINED = {"preset", "device", "run_dir", "out_dir", "publish", "n_eval", "captions", "encoder", "text_steps"}    # the sentences count through the data

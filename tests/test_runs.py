@@ -76,7 +76,7 @@ def test_resuming_equals_straight_training(straight, tmp_path):
     assert whole.record["wall_seconds"] == pytest.approx(sum(s["seconds"] for s in whole.record["sittings"]), abs=0.02)
 
 
-@pytest.mark.parametrize("settings", [dict(model="maae", condition="category"), dict(model="aae", stochastic=True), dict(ema=0.9, condition="none", update="simultaneous")], ids=str)
+@pytest.mark.parametrize("settings", [dict(model="maae", condition="category"), dict(model="aae", stochastic=True), dict(ema=0.9, condition="none", update="simultaneous"), dict(lr_decay=0.7)], ids=str)
 def test_every_model_resumes(tmp_path, settings):
     config = TINY.replace(steps=3, eval_every=3, **settings)
     straight = fit(config, root=tmp_path / "a", progress=False)

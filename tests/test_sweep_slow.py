@@ -21,14 +21,14 @@ GRID = ["--grid", "model=ours,maae", "seed=0,1,2", "-p", "preset", "smoke", "-p"
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]
 
 
-def sweep(folder, *words, source=TRAINS):
-    "Start `aae-prior sweep` on a notebook in `folder`; everything it makes lies there."
+def sweep(folder, *words, source=TRAINS, **how):
+    "Start `aae-prior sweep` on a notebook in `folder`, with `how` of subprocess.Popen; everything it makes lies there."
     path = folder / "trains.ipynb"
     if not path.exists(): notebook(path, *source)                  # the same file when the same command comes again
     env = os.environ | dict(AAE_PRIOR_RUNS=str(folder / "runs"), PYTHONUNBUFFERED="1")
     command = [sys.executable, "-c", "import sys; from aae_prior.sweep import main; sys.exit(main())", "sweep", str(path),
                "--out", str(folder / "sweep"), *words]
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
 def record(folder, cell):
@@ -160,8 +160,14 @@ def test_a_cell_that_fails_is_named_and_the_others_complete(tmp_path):
     assert record(tmp_path, "batch_size=32")["state"] == "done"
 
 
-def test_local_jobs_end_with_their_sweep(tmp_path):
-    process = sweep(tmp_path, "--grid", "model=ours", "seed=0", "-p", "preset", "smoke", "-p", "steps", "100000")
+def ignore_interrupts():
+    "What a script's shell does to a command it starts with `&`."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("started", [None, ignore_interrupts], ids=["foreground", "background"])
+def test_local_jobs_end_with_their_sweep(tmp_path, started):
+    process = sweep(tmp_path, "--grid", "model=ours", "seed=0", "-p", "preset", "smoke", "-p", "steps", "100000", "-p", "eval_every", "20", preexec_fn=started)
     pid = until(lambda: training(tmp_path, "model=ours,seed=0"), process)
     process.terminate()
     out, err = process.communicate(timeout=60)

@@ -321,3 +321,31 @@ def test_the_skip_of_a_block_is_live():
     for block in (DownBlock(4, 8), UpBlock(8, 4)):
         block(torch.randn(2, block.skip.in_channels, 8, 8)).sum().backward()
         assert block.skip.weight.grad.abs().sum() > 0
+
+
+def test_rates_fall_in_a_line_to_zero_at_the_end():
+    config = Config(**SMALL, lr=2e-4, lr_D=1e-3, lr_decay=0.25)
+    shares = [T.rates(config, done)["dec"] / 2e-4 for done in (0, 0.5, 0.75, 0.875, 1)]
+    assert shares == pytest.approx([1, 1, 1, 0.5, 0])
+    assert T.rates(config, 0.875) == pytest.approx(dict(enc=1e-4, dec=1e-4, CG=1e-4, D_I=5e-4, D_C=5e-4))
+    assert T.rates(config.replace(lr_decay=0.0), 1) == T.rates(config, 0)
+
+
+def test_a_run_without_rate_stands_still(digits):
+    config, data, nets, opts = setting(digits, lr_decay=1.0)
+    T.slow_down(opts, config, 1)
+    before = [p.clone() for p in nets.parameters()]
+    T.step(nets, opts, T.draw(data, config, 0), config)
+    assert all(torch.equal(a, p) for (name, p), a in zip(nets.named_parameters(), before) if not name.startswith("average"))
+
+
+@pytest.mark.parametrize("faster, cost", [("bf16", {torch.bfloat16: 1.0, torch.float32: 1.3}), ("fp32", {torch.bfloat16: 1.3, torch.float32: 1.0})])
+def test_a_busy_moment_does_not_change_the_precision(monkeypatch, faster, cost):
+    for calm in range(5):                                  # every turn but one is disturbed, of either format
+        clock, calls = [0.0], {dtype: 0 for dtype in cost}
+        def conv2d(x, w, padding):
+            calls[x.dtype] += 1
+            clock[0] += cost[x.dtype] * (1 if calls[x.dtype] == calm + 1 else 2 + 3 * ((calls[x.dtype] + (x.dtype == torch.float32)) % 2))
+        monkeypatch.setattr(T.nnf, "conv2d", conv2d)
+        monkeypatch.setattr(T.time, "process_time", lambda: clock[0])
+        assert T.fastest_precision.__wrapped__("cpu") == faster
