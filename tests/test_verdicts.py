@@ -99,7 +99,7 @@ def test_presets_and_extractors_are_judged_apart():
     scores = rows_of("higher score, supervised", ours=dict(inception_score=8), maae=dict(inception_score=7))
     scores += [row | dict(claim="the score of real images", model="real test images") for row in scores[:1]]
     both = [row | dict(extractor=name, spread=spread) for name, spread in (("a", ".1"), ("b", "2")) for row in scores]
-    found = {line["data set, preset"]: line["verdict"] for line in lines(verdicts_table(both)) if line["the paper says (of)"].startswith("supervised")}
+    found = {line["data set, preset"]: line["verdict"] for line in lines(verdicts_table(both)) if line["claim (of)"].startswith("supervised")}
     assert found == {"digits, quick, a": "**reproduced**", "digits, quick, b": "**not decided, within the spread**"}
 
 
