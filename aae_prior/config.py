@@ -225,7 +225,7 @@ class _Networks(_Losses):
     text_steps: int = setting(800, COUNT, "updates of the sentence encoder gru", unit="steps", trains=False)
     stochastic: bool = setting(False, SWITCH, "enc draws its code from a mean and a variance; meant for aae, works with all")
     eval_every: int = setting(None, COUNT, "steps between evaluations", by="a tenth of the run", unit="steps")
-    n_eval: int = setting(1000, Between(1, 10**6), "images per class for the label metrics", unit="images", trains=False)
+    n_eval: int = setting(1000, Between(20, 10**6), "images per class for the label metrics", unit="images", trains=False)
 
 # %% ../nbs/07_config.ipynb #cc3ffdc1
 PRESETS = dict(

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from .results import about
-from .runs import NETWORKS, Run, halved, npz, write_atomic, write_csv, write_record
+from .runs import NETWORKS, Run, halved, npz, read_record, write_atomic, write_csv, write_record
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
 def small_weights(run: Run, names=("dec", "CG")) -> dict:
@@ -53,10 +53,12 @@ def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:
     """Write the networks `names` of a complete run to `folder`, with its record, history, film, those of the results `rows` that are its own, and
     a model card; `runs.load` and `run_dir` take it.
 
-    ValueError: the run is not complete, was made small itself, or has no such network; OSError where the folder cannot be written."""
+    ValueError: the run is not complete, was made small itself, or has no such network, or `folder` is that of a run; OSError where it cannot be written."""
     if not run.complete: raise ValueError(f"the run {run.dir} is at step {run.step} of {run.record['steps']}; train it to its end first")
     if "holds" in run.record: raise ValueError(f"{run.dir} is an export itself; copy it, or export the run it was made from")
-    folder, payload = Path(folder), safetensors.torch.save(small_weights(run, names))
+    folder = Path(folder)
+    if "holds" not in (read_record(folder) or dict(holds=[])): raise ValueError(f"{folder} is the folder of a run, whose weights an export would replace; give another folder")
+    payload = safetensors.torch.save(small_weights(run, names))
     folder.mkdir(parents=True, exist_ok=True)
     record = run.record | dict(holds=list(names), weights_sha256=hashlib.sha256(payload).hexdigest())
     write_atomic(folder / "weights.safetensors", payload)

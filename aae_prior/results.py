@@ -19,10 +19,10 @@ from pathlib import Path
 import filelock
 from IPython.display import Markdown, display
 
-from .config import cpu_model
+from .config import cpu_model, refuse
 from .data import Data
 from .plots import collapse_panel, filmstrip, loss_curves, save
-from .runs import fit, project_root, write_atomic
+from .runs import fit, project_root, read_record, write_atomic
 
 # %% ../nbs/10_results.ipynb #cc1e8fa1
 def runs_for(config, variants):
@@ -93,11 +93,12 @@ def read_rows(path):
 
 # %% ../nbs/10_results.ipynb #812a8be1
 def merge_rows(path, rows):
-    "Write `rows` into the results file `path`, one process at a time: a row with the same `key_of` is replaced, the order is kept"
+    "Write `rows` into the results file `path`, one process at a time: they replace rows with the same `key_of` and come last of their figure and data set"
     path, text = Path(path), io.StringIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-        merged = {key_of(row): row for row in [*read_rows(path), *rows]}
+        new = {key_of(row): row for row in rows}
+        merged = {key: row for row in read_rows(path) if (key := key_of(row)) not in new} | new
         writer = csv.DictWriter(text, HEADER, lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(merged.values(), key=lambda row: (row["figure"], row["dataset"])))
@@ -122,7 +123,9 @@ class _Files:
     def __init__(self, notebook, config, figure, dataset=None, extra={}):
         self.notebook, self.config, self.figure, self.rows, self.root = notebook, config, figure, [], project_root()
         self.folder = Path(config.out_dir).expanduser().absolute() if config.out_dir else self.root / "out" / notebook
-        self.dataset = Path(dataset or config.dataset).stem
+        self.dataset = dataset or Path(config.dataset).stem
+        self.preset = read_record(Path(config.run_dir).expanduser())["config"]["preset"] if config.run_dir else config.preset
+        if config.publish and self.preset == "smoke": refuse("publish", True, "the run in run_dir is of preset smoke, which is no result")
         self.command = command(notebook, config, extra=extra)
 
     def published(self, path):
@@ -146,7 +149,7 @@ class Results(_Files):
     "Pictures, tables and rows of the paper notebook `notebook` under `config`; nothing outside its own folder until `publish`"
     def row(self, model, metric, value, **cells):
         "Add one number; further columns of `HEADER` by name. Values are rounded to four digits"
-        facts = dict(figure=self.figure, dataset=self.dataset, seeds=1, preset=self.config.preset, hardware=cpu_model(), command=self.command)
+        facts = dict(figure=self.figure, dataset=self.dataset, seeds=1, preset=self.preset, hardware=cpu_model(), command=self.command)
         row = dict.fromkeys(HEADER, "") | facts | dict(model=model, metric=metric, value=value) | cells
         self.rows.append({k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()})
 
@@ -177,14 +180,15 @@ def drawn_by(picture, notebooks):
 # %% ../nbs/10_results.ipynb #a5ba923a
 HEADLINES = {"5": ("sharpness_ratio", "fid"), "6": ("fid",), "9": ("knn_purity", "silhouette"), "11": ("clustering_accuracy", "purity", "diversity"),
              "12": ("two_sample_accuracy", "knn_purity"), "Table 1": ("inception_score",),
-             "authors' pictures": ("label_consistency", "purity", "inception_score")}       # of the others all
+             "authors' pictures": ("label_consistency", "purity", "inception_score"), "ablations": (), "stability": ()}       # of the others all
 
 def numbers(rows):
     "The headline numbers of `rows`, model by model, as one sentence each"
-    said, claims = {}, len({row["claim"] for row in rows})
-    for row in rows:
-        if row["metric"] not in HEADLINES.get(row["figure"], (row["metric"],)): continue
-        about = f" ({row['claim']})" if claims > 1 else ""
+    shown, said = [row for row in rows if row["metric"] in HEADLINES.get(row["figure"], (row["metric"],))], {}
+    several = [name for name in ("claim", "extractor") if len({row[name] for row in shown} - {""}) > 1]
+    for row in shown:
+        about = ", ".join(row[name].split(":")[0].split(" (")[0] for name in several if row[name])
+        about = f" ({about})" if about else ""
         said.setdefault(row["model"], []).append(f"{row['metric'].replace('_', ' ')} {row['value']}{about}")
     return " ".join(f"`{model}`: {', '.join(values)}." for model, values in said.items())
 
@@ -195,7 +199,7 @@ def caption(name, dataset, rows):
     if not mine: return ""
     mine = [row for row in mine if row["preset"] == mine[-1]["preset"]]          # one preset: that of the rows that came last into the file
     epochs = next((f", {row['epochs']} epochs" for row in mine if row["epochs"]), "")
-    return f"\n\n*{dataset}*, preset {mine[-1]['preset']}{epochs}. {numbers(mine)} `{mine[-1]['command']}`"
+    return f"\n\n*{dataset}*, preset {mine[-1]['preset']}{epochs}. {numbers(mine)} `{mine[-1]['command']}`".replace("  ", " ")
 
 # %% ../nbs/10_results.ipynb #c84fef8d
 def title_of(notebook):

@@ -11,7 +11,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
            'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary',
            'fixed_precision', 'resume', 'begin', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load',
-           'data_of', 'sentences_of', 'chosen_run']
+           'as_trained', 'data_of', 'sentences_of', 'drawing', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #6dc36b5d
 import copy
@@ -639,24 +639,42 @@ def load(run_dir, device="auto") -> Run:
     return Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
 
 # %% ../nbs/08_runs.ipynb #4a527594
+def as_trained(run: Run, data: Data) -> Data:
+    "`data` as `prepare` gives them for a `run`. ValueError where they are others than it was trained on."
+    if data.fingerprint == run.record["data"]["fingerprint"]: return data
+    if run.config.condition == "text":
+        raise ValueError(f"the run {run.dir} was trained with other embeddings than are made here; put the folder encoders of its runs folder "
+                         f"into {runs_root()}, or leave run_dir out to train again")
+    raise ValueError(f"the run {run.dir} was trained on other data than {run.config.dataset} is here (fingerprint {run.record['data']['fingerprint'][:12]}, "
+                     f"here {data.fingerprint[:12]}); put its own data there, or leave run_dir out to train again")
+
 def data_of(run: Run):
-    "The data of a run; where they are not at hand, what its record says of them, without images: name, channels, classes, class_names, caveat."
-    if at_hand(run.config.dataset): return prepare(run.config)
+    """The data of a run. ValueError where those at hand are others than it was trained on; where none are, what its record says of them, without images:
+    name, channels, classes, class_names, caveat."""
+    if at_hand(run.config.dataset): return as_trained(run, prepare(run.config))
     return SimpleNamespace(**run.record["data"])
 
 # %% ../nbs/08_runs.ipynb #51719418
 def sentences_of(run: Run) -> Described:
     "The data, sentences and encoder of a run with condition text. ValueError where the encoder or the captions here are others than it was trained with."
     found = described(run.config, load_data(run.config.dataset, size=run.config.size))
-    if prepare(run.config, found.data).fingerprint != run.record["data"]["fingerprint"]:
-        raise ValueError(f"the run {run.dir} was trained with other embeddings than are made here; put the folder encoders of its runs folder "
-                         f"into {runs_root()}, or leave run_dir out to train again")
+    as_trained(run, prepare(run.config, found.data))
     return found
 
 # %% ../nbs/08_runs.ipynb #8fe6ae5a
+def drawing(run: Run) -> Run:
+    "The `run` itself. ValueError where it is an export without the networks that draw."
+    missing = [name for name, net in run.nets.sampler().items() if net is None]
+    if not missing: return run
+    raise ValueError(f"nothing can be drawn from {run.dir}: it has no {missing[0]}, only {', '.join(run.record['holds'])}; export the run again, dec and CG among its networks")
+
 def chosen_run(config: Config) -> Run:
-    "The run in `config.run_dir`. ValueError where a setting given in `config` is another than the run's; a warning where the run is not complete."
-    run = load(config.run_dir, config.device)
+    """The run in `config.run_dir`, complete or (with a warning) as far as it is. ValueError where a setting given in `config` is another than the run's,
+    and where it cannot draw or has nothing logged yet."""
+    run = drawing(load(config.run_dir, config.device))
+    logged = dict(history=run.history, evaluations=run.evaluations, filmstrip=(run.dir / "filmstrip.npz").is_file())
+    if missing := [name for name, there in logged.items() if not there]:
+        raise ValueError(f"the run in run_dir {run.dir} has no {missing[0]} yet (it is at step {run.step} of {run.record['steps']}); train it further, or name another run")
     for name, value in config.given.items():
         has = getattr(run.config, name)
         if Config.__dataclass_fields__[name].metadata["trains"] and has != value:

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_notebook', 'check', 'last_line', 'literal',
            'read_grid', 'Cell', 'cell_folder', 'cells', 'planned', 'put', 'get', 'prepare', 'run_notebook', 'Job',
-           'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'look', 'fill', 'error_of', 'run',
-           'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row', 'means', 'sweep_command',
-           'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers', 'conditions',
-           'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count', 'option',
-           'sweep_arguments', 'sample_arguments', 'export_arguments', 'sweep_command_line', 'conclude', 'publish_rows',
-           'runs_command_line', 'sample_command_line', 'export_command_line', 'parser', 'main']
+           'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'held_back', 'look', 'fill',
+           'submit', 'error_of', 'run', 'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row',
+           'means', 'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run',
+           'label_numbers', 'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser',
+           'count', 'count_from_0', 'option', 'sweep_arguments', 'sample_arguments', 'export_arguments',
+           'sweep_command_line', 'conclude', 'publish_rows', 'runs_command_line', 'sample_command_line',
+           'export_command_line', 'parser', 'main']
 
 # %% ../nbs/09_sweep.ipynb #caedf1f3
 import argparse
@@ -34,11 +35,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import submitit
 
-from .config import SettingError, nearest, not_given, refuse
+from .config import Config, SettingError, nearest, not_given, refuse
 
 # %% ../nbs/09_sweep.ipynb #dab2e3b8
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ def read_notebook(path) -> Notebook:
     return Notebook(path, kinds, declares, tuple(c["source"] for c in cells[tagged[0] + 1:checking[0] + 1]), hashlib.sha256(code.encode()).hexdigest()[:12])
 
 # %% ../nbs/09_sweep.ipynb #bf8f1716
-def check(notebook: Notebook, parameters: dict, elsewhere: bool = False):
-    "Let `notebook` check `parameters` as if papermill had handed them over; `elsewhere`: its device is not this machine's. SettingError in one line."
+def check(notebook: Notebook, parameters: dict, elsewhere: bool = False) -> dict:
+    """Let `notebook` check `parameters` as if papermill had handed them over; the settings it reads them as. SettingError in one line.
+    `elsewhere`: its device is not this machine's."""
+    device = dict(device=str(parameters.get("device")).lower())
     if elsewhere: parameters = {k: v for k, v in parameters.items() if k != "device" or not str(v).lower().startswith(("cuda", "mps"))}
     given = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     namespace = dict(In=["", notebook.declares, given, *notebook.checks])
@@ -81,6 +85,7 @@ def check(notebook: Notebook, parameters: dict, elsewhere: bool = False):
     except SettingError: raise
     except Exception as error:
         raise ValueError(f"{notebook.path}: the check of its parameters failed: {last_line(f'{type(error).__name__}: {error}')}") from None
+    return ({name: value for name, value in namespace.items() if isinstance(value, (Config, SimpleNamespace))} or parameters) | device
 
 def last_line(text) -> str:
     "The last line of `text` that is not blank, '' where there is none."
@@ -91,7 +96,7 @@ def literal(text, kind="") -> object:
     "The value of a `text` typed for a parameter of type `kind` (as text)."
     if kind == "str": return text
     try: value = ast.literal_eval(text)
-    except (ValueError, SyntaxError): return text
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError): return text     # all that literal_eval is documented to raise
     return list(value) if isinstance(value, tuple) else value
 
 def read_grid(words, kinds) -> dict:
@@ -140,7 +145,10 @@ def planned(notebook: Notebook, words, pairs, folder: Path, elsewhere=False, pub
     varied = [name for name, values in grid.items() if len(values) > 1 and name not in ("dataset", "model", "preset", "seed")]
     if publish and varied: refuse("publish", True, f"rows that differ in {varied[0]} have no place beside each other in the table of results; publish one value of it")
     made = cells(grid, fixed, folder)
-    for cell in made: check(notebook, cell.parameters | (dict(publish=True) if publish else {}), elsewhere)
+    settings = [check(notebook, cell.parameters | (dict(publish=True) if publish else {}), elsewhere) for cell in made]
+    for i, cell in enumerate(made):
+        if settings[i] in settings[:i]:
+            raise ValueError(f"--grid: the cells {made[settings.index(settings[i])].name} and {cell.name} have the same settings; leave one of them out")
     return made
 
 # %% ../nbs/09_sweep.ipynb #f18d20fb
@@ -331,6 +339,17 @@ class Sweep:
     @property
     def over(self) -> bool: return set(self.states.values()) <= {"done", "failed", "lost"}
 
+# %% ../nbs/09_sweep.ipynb #6736db73
+@contextmanager
+def held_back(ends=(signal.SIGINT, signal.SIGTERM)):
+    "The signals `ends` that come meanwhile are answered afterwards."
+    came, handlers = [], {end: signal.getsignal(end) for end in ends}
+    for end in ends: signal.signal(end, lambda number, _: came.append(number))
+    try: yield
+    finally:
+        for end, handler in handlers.items(): signal.signal(end, handler)
+        for number in came[:1]: signal.raise_signal(number)
+
 # %% ../nbs/09_sweep.ipynb #696c2b97
 def look(self) -> dict:
     "Ask the queue and the cells; name -> state. A queue that does not answer changes nothing."
@@ -342,18 +361,24 @@ def look(self) -> dict:
 def fill(self):
     "Submit waiting cells: on Slurm all at first, since the array keeps the limit; else as many as there is room for."
     waiting = [cell for cell in self.cells if self.states[cell.name] == "waiting"]
-    busy = [self.jobs[name] for name, state in self.states.items() if state in ("queued", "running")]
-    room = len(waiting) if self.cluster == "slurm" and not busy else self.resources.jobs - len(busy)
+    busy = sum(state in ("queued", "running") for state in self.states.values())
+    room = len(waiting) if self.cluster == "slurm" and not busy else self.resources.jobs - busy
     chosen = waiting[:max(0, room)]
+    for part in [chosen] if self.cluster == "slurm" else [[cell] for cell in chosen]:
+        with held_back(): self.submit(part)
+
+def submit(self, chosen):
+    "Submit the cells `chosen`, and know their jobs."
     if not chosen: return
     works = [Job(self.notebook.path, cell.folder, cell.parameters, self.resources.cpus) for cell in chosen]
+    busy = [self.jobs[name] for name, state in self.states.items() if state in ("queued", "running")]
     for cell, job in zip(chosen, self.engine.submit(works, busy)):
         self.jobs[cell.name] = job
         self.tries[cell.name] += 1
         self.states[cell.name] = "queued" if self.cluster == "slurm" else "running"
     put(self.folder / "jobs.json", {name: job.job_id for name, job in self.jobs.items()})
 
-Sweep.look, Sweep.fill = look, fill
+Sweep.look, Sweep.fill, Sweep.submit = look, fill, submit
 
 # %% ../nbs/09_sweep.ipynb #27e0e37b
 def error_of(self, name: str) -> str:
@@ -374,7 +399,8 @@ def run(self, show, every: float = 2.0):
             show(self)
             if self.over: return
             time.sleep(every)
-    finally: self.engine.cancel([job for name, job in self.jobs.items() if self.states[name] in ("queued", "running")])
+    finally:
+        with held_back(): self.engine.cancel([job for name, job in self.jobs.items() if self.states[name] in ("queued", "running")])
 
 Sweep.error_of, Sweep.run = error_of, run
 
@@ -440,14 +466,15 @@ def mean_row(rows: list, command: str) -> dict:
 
 # %% ../nbs/09_sweep.ipynb #73c2648d
 def means(results: list, command: str) -> list:
-    "Rows of results, merged over seeds, from pairs (parameters of a cell that vary, its rows); other varied parameters become columns in front."
-    from aae_prior.results import HEADER, key_of        # imports torch
+    """Rows of results, merged over seeds, from pairs (parameters of a cell that vary, its rows); other varied parameters become columns in front,
+    epochs among them, which a row of real images leaves blank."""
+    from aae_prior.results import KEY, key_of        # imports torch
     groups = {}
     for point, rows in results:
-        shown = {name: str(value) for name, value in point.items() if name != "seed" and name not in HEADER}
+        shown = {name: str(value) for name, value in point.items() if name not in ("seed", *KEY)}
         for row in rows:
             here = str([item for item in point.items() if item[0] != "seed"])
-            groups.setdefault((here, *key_of(row)), []).append(shown | row)
+            groups.setdefault((here, *key_of(row)), []).append(shown | {name: text for name, text in row.items() if text or name not in shown})
     return [mean_row(rows, command) for rows in groups.values()]
 
 # %% ../nbs/09_sweep.ipynb #9356f4b0
@@ -476,17 +503,17 @@ def failures(sweep: Sweep) -> list:
     return [f"{cell.name} {sweep.states[cell.name]}: {sweep.error_of(cell.name)}; notebook: {cell.folder / sweep.notebook.path.name}"
             for cell in sweep.cells if sweep.states[cell.name] != "done"]
 
-def means_rows(rows: list) -> list:
-    "The columns of merged rows that fit on a page, the first row their names."
-    from aae_prior.results import HEADER
-    names = [n for n in rows[0] if n not in HEADER] + ["dataset", "model", "metric", "value", "spread", "seeds", "n"]
+def means_rows(rows: list, varied) -> list:
+    "The columns of merged rows that fit on a page, those of the `varied` parameters in front, the first row their names."
+    always = ["dataset", "model", "metric", "value", "spread", "seeds", "n"]
+    names = [n for n in varied if n in rows[0] and n not in always] + always
     return [names, *([row[n] for n in names] for row in rows)]
 
-def summarise(sweep: Sweep, rows: list, command: str):
-    "Write summary.md and summary.csv of a sweep whose merged rows are `rows`."
+def summarise(sweep: Sweep, rows: list, varied, command: str):
+    "Write summary.md and summary.csv of a sweep whose merged rows are `rows` and whose `varied` parameters differ between them."
     from aae_prior.results import HEADER
     parts = [f"# {sweep.notebook.path.stem}", f"`{command}`", *failures(sweep), markdown([("cell", "state", "starts", "time", "error"), *state_rows(sweep)]),
-             markdown(means_rows(rows)) if rows else "No rows of results."]
+             markdown(means_rows(rows, varied)) if rows else "No rows of results."]
     (sweep.folder / "summary.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     with open(sweep.folder / "summary.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0] if rows else HEADER, lineterminator="\n")
@@ -520,8 +547,8 @@ def conditions(run, labels: list):
     import torch
     if labels: return torch.eye(run.record["data"]["condition_dim"])[labels]
     if run.config.condition != "text": return None
-    from aae_prior.runs import prepare as prepare_data
-    codes = prepare_data(run.config).s_train.cpu()
+    from aae_prior.runs import as_trained, prepare as prepare_data
+    codes = as_trained(run, prepare_data(run.config)).s_train.cpu()
     return codes[::max(1, len(codes) // 8)][:8]
 
 def draw_codes(nets, codes):
@@ -535,8 +562,9 @@ def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: in
     """Images (rows, columns, channels, size, size) in [-1, 1] of `run`, the `codes` (rows, columns, code_dim) they were drawn from, their noise `z`,
     and the `labels` of the columns. With `interpolate`, that many columns from a code with the first label to one with the last."""
     import torch
+    from aae_prior.runs import drawing
     from aae_prior.training import prior_codes, sample_noise
-    s = conditions(run, labels)
+    s = conditions(drawing(run), labels)
     ends = s if s is None or not interpolate else s[[0, -1]]
     columns = 2 if interpolate else 8 if s is None else len(s)
     apart = interpolate or s is None                                          # otherwise a row shares its noise
@@ -586,10 +614,14 @@ class Parser(argparse.ArgumentParser):
     "An argument parser whose errors are one line."
     def error(self, message): self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
-def count(text) -> int:
-    "A whole number of 1 or more."
-    if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f"{text}: must be a whole number of 1 or more")
+def count(text, least: int = 1) -> int:
+    "A whole number of `least` or more."
+    if not text.isdecimal() or int(text) < least: raise argparse.ArgumentTypeError(f"{text}: must be a whole number of {least} or more")
     return int(text)
+
+def count_from_0(text) -> int:
+    "A whole number of 0 or more."
+    return count(text, 0)
 
 def option(text) -> tuple:
     "A pair (name, value) from name=value."
@@ -607,9 +639,9 @@ def sweep_arguments(parser):
     add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
     add("--cluster", choices=tuple(ENGINES), default="local", help="processes of this machine, or jobs of Slurm [local]")
     add("--jobs", type=count, help="how many jobs at a time [local: as many as there are cores for; slurm: no limit]")
-    add("--retries", type=int, default=2, help="how often a job that was killed is submitted again [2]")
+    add("--retries", type=count_from_0, default=2, help="how often a job that was killed is submitted again [2]")
     add("--cpus", type=count, default=1, help="threads of a job [1]")
-    add("--gpus", type=int, default=0, help="graphics cards of a job; with 0 it sees none [0]")
+    add("--gpus", type=count_from_0, default=0, help="graphics cards of a job; with 0 it sees none [0]")
     add("--minutes", type=count, default=24 * 60, help="time limit of a job; at its end it is queued again and goes on [1440]")
     add("--memory", type=float, metavar="GB", help="memory of a job; Slurm only [the cluster's]")
     add("--slurm", nargs="+", type=option, default=[], metavar="NAME=VALUE", help="further options of sbatch, as in partition=gpu account=me")
@@ -655,8 +687,8 @@ def conclude(sweep: Sweep, command: str, publish: bool) -> int:
     "Write and print the summary; publish the means where asked and nothing failed. The exit status."
     varied = [k for k in sweep.cells[0].parameters if len({repr(c.parameters[k]) for c in sweep.cells}) > 1]
     rows, bad = collect(sweep, varied, command), failures(sweep)
-    summarise(sweep, rows, command)
-    if rows: print("", *aligned(means_rows(rows)), "", sep="\n")
+    summarise(sweep, rows, varied, command)
+    if rows: print("", *aligned(means_rows(rows, varied)), "", sep="\n")
     if publish and not bad: publish_rows(rows)
     for line in bad: print(line, file=sys.stderr)
     print(f"{len(sweep.cells) - len(bad)} of {len(sweep.cells)} cells are done; summary: {sweep.folder / 'summary.md'}", flush=True)

@@ -20,6 +20,8 @@ import math
 import os
 import re
 import warnings
+import zipfile
+import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -384,8 +386,8 @@ class Given:
 def from_table(path) -> Given:
     "Embeddings of one's own: an .npz file with sentences (N,) and embeddings (N, 200). ValueError for a file without them, and for a sentence that is not in it."
     try:
-        with np.load(path, allow_pickle=False) as file: sentences, rows = file["sentences"].tolist(), torch.from_numpy(file["embeddings"]).float()
-    except (OSError, KeyError, ValueError) as error: raise _refusal(path, f"no embeddings here ({error}); allowed: an .npz file with sentences (N texts) and embeddings (N, {DIM})") from None
+        with np.load(path, allow_pickle=False) as file: sentences, rows = file["sentences"].astype(str).tolist(), torch.from_numpy(file["embeddings"]).float()
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error: raise _refusal(path, f"no embeddings here ({error}); allowed: an .npz file with sentences (N texts) and embeddings (N, {DIM})") from None
     if rows.ndim != 2 or len(rows) != len(sentences) or rows.shape[1] != DIM or not rows.isfinite().all():
         raise _refusal(path, f"embeddings has shape {tuple(rows.shape)} for {len(sentences)} sentences; allowed: finite numbers ({len(sentences)}, {DIM})")
     place = {" ".join(words_of(s)): i for i, s in enumerate(sentences)}

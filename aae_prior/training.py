@@ -160,12 +160,15 @@ def fixed(*nets):
 def settle(D_I, batches):
     "Running statistics of D_I averaged anew over `batches` of real images, each (B, C, n, n) in [-1, 1], with the weights as they are (Wu and Johnson 2021)"
     norms = [m for m in D_I.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    spectral = [m for m in D_I.modules() if isinstance(m, nn.utils.parametrizations._SpectralNorm) and m.training]
     momentum = norms[0].momentum
     for m in norms:
         m.reset_running_stats()
         m.momentum = None                       # every batch counts alike
+    for m in spectral: m.eval()                 # no further iteration: settled twice is settled once
     for x in batches: D_I.layers(x)
     for m in norms: m.momentum = momentum
+    for m in spectral: m.train()
 
 # %% ../nbs/03_training.ipynb #ba82d4fb
 def backward(loss, *nets):
@@ -187,7 +190,7 @@ def fastest_precision(device="cpu"):
     "'bf16' or 'fp32': the faster one for a 3x3 convolution of the decoder's size on `device` (probed once, under a second)"
     if torch.device(device).type != "cpu": return "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     seconds = dict(fp32=[], bf16=[])
-    for name, dtype in 8 * [("fp32", torch.float32), ("bf16", torch.bfloat16)]:      # in turns, so that a busy moment meets both
+    for name, dtype in 5 * [("fp32", torch.float32), ("bf16", torch.bfloat16)]:      # in turns, so that a busy moment meets both
         x = torch.ones(32, 128, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
         w = torch.ones(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
         start = time.process_time()                                                  # not the clock, which runs on while others compute

@@ -41,7 +41,7 @@ ALLOWED = dict(   # name -> (values honoured as they are, values refused), writt
     mi_into_D_I=([True, False], [[]]), norm=([True, False], [0.5]), stem_stride=([1, 2], [0, 3]), feature_layer=([-3, -2, -1], [0, -4]),
     stochastic=([True, False], ["perhaps"]), ema=([0.0, 0.999], [1.0, -0.1]), precision=(["auto", "fp32", "bf16"], ["fp16"]),
     captions=(["own", "class"], ["any"]), encoder=(["gru", "my/own.npz", "some-model"], [5, True]), text_steps=([1, 800], [0]),
-    eval_every=([1, 500], [0]), n_eval=([1, 1000], [0]))
+    eval_every=([1, 500], [0]), n_eval=([20, 1000], [0, 19]))
 BESIDE = dict(matching_aware=dict(label_to="both"), consistency=dict(condition="category"), cluster_steps=dict(condition="category", consistency=1.0))    # what a value needs beside it
 
 
@@ -235,7 +235,7 @@ OTHER = dict(   # a second value for each field, allowed beside the other fields
     dataset="mnist", preset="cpu", model="maae", condition="none", device="mps", seed=1, run_dir="r", out_dir="o", publish=True, epochs=2.0, steps=5,
     n_train=100, batch_size=65, lr=0.1, lr_D=0.1, lr_decay=0.5, beta1=0.1, beta2=0.1, ema=0.1, precision="fp32", lam=2.0, rec_weight=2.0, rec_scale=2.0, mi_weight=3.0,
     update="simultaneous", gan_loss="saturating", r1=1.0, consistency=1.0, cluster_steps=5, augment=True, spectral_norm=True, label_to="D_I", Q_on_generated=True, matching_aware=True, captions="class", encoder="some-model", text_steps=5, rec_as_fake=False, dec_in_prior_phase=False, mi_into_D_I=False, width=1.0, width_D_I=2.0, size=64,
-    code_dim=65, noise_dim=65, categories=11, norm=False, stem_stride=1, feature_layer=-2, stochastic=True, eval_every=7, n_eval=5)
+    code_dim=65, noise_dim=65, categories=11, norm=False, stem_stride=1, feature_layer=-2, stochastic=True, eval_every=7, n_eval=25)
 NOT_TRAINED = {"preset", "device", "run_dir", "out_dir", "publish", "n_eval", "captions", "encoder", "text_steps"}    # the sentences count through the data
 
 @pytest.mark.parametrize("name", FIELDS)

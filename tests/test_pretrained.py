@@ -63,6 +63,28 @@ def test_exports_that_are_refused(run, folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
+def test_a_run_is_not_exported_over(run, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AAE_PRIOR_RUNS", str(folder))
+    other = fit(Config(preset="smoke", seed=1), root=tmp_path, progress=False, until=2)
+    for there in (run.dir, other.dir):
+        before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+        assert main(["export", str(run.dir), "--to", str(there)]) == 2
+        said, = capsys.readouterr().err.splitlines()
+        assert f"{there} is the folder of a run" in said and "give another folder" in said
+        assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    small = pretrained.export(run, tmp_path / "small")
+    assert pretrained.export(run, small, ["dec", "CG", "enc"]) == small and load(small).nets.enc is not None      # an export may be replaced
+
+
+@pytest.mark.parametrize("names, missing", [(["enc"], "dec"), (["dec"], "CG"), (["CG"], "dec")])
+def test_nothing_is_drawn_without_the_networks_that_draw(run, tmp_path, capsys, names, missing):
+    small = pretrained.export(run, tmp_path / "small", names)
+    assert main(["sample", str(small), "--to", str(tmp_path / "a.png")]) == 2
+    said, = capsys.readouterr().err.splitlines()
+    assert f"nothing can be drawn from {small}: it has no {missing}, only {names[0]}" in said
+    with pytest.raises(ValueError, match=f"it has no {missing}, only {names[0]}"): fit(Config(run_dir=str(small)))
+
+
 def test_the_card_shows_the_rows_of_its_own_run_alone(run, tmp_path):
     row = dict.fromkeys(HEADER, "x") | dict(dataset="digits", model="ours", value="0.123") | about(run)
     rows = [row, row | dict(value="0.456", wall_time="another run's"), row | dict(value="0.789", model="maae")]

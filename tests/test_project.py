@@ -64,7 +64,7 @@ def exported_module(notebook):
 
 
 LIBRARY = [notebook for notebook in NOTEBOOKS if exported_module(notebook)]
-PAPER = [notebook for notebook in NOTEBOOKS if notebook not in LIBRARY and notebook.stem != "index"]
+PAPER = [notebook for notebook in NOTEBOOKS if notebook not in LIBRARY and notebook.stem not in ("index", "trials")]     # trials: prose and tables alone
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
 each_library_notebook = pytest.mark.parametrize("notebook", LIBRARY, ids=lambda file: file.stem)
 each_paper_notebook = pytest.mark.parametrize("notebook", PAPER, ids=lambda file: file.stem)

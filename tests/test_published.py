@@ -90,3 +90,8 @@ def test_a_changed_number_is_noticed():
     table = "| figure | dataset | model | metric | value |\n| --- | --- | --- | --- | --- |\n| " + " | ".join(row[c] for c in ("figure", "dataset", "model", "metric")) + " | {} |\n"
     [same], [other] = results_tables(table.format(row["value"])), results_tables(table.format("0.123456"))
     assert not strangers(same, ROWS) and strangers(other, ROWS) == other
+
+
+def test_no_number_stands_twice():
+    facts = [tuple(row[name] for name in ("figure", "claim", "dataset", "model", "metric", "preset")) for row in ROWS if row["figure"] != "Table 1"]     # which has several extractors
+    assert len(facts) == len(set(facts)), {fact for fact in facts if facts.count(fact) > 1}

@@ -105,18 +105,29 @@ def test_a_complete_run_is_not_trained_again(straight, monkeypatch):
 
 def test_a_run_is_found_by_what_changes_its_result():
     folder = lambda **kw: runs.run_folder(TINY.replace(**kw), runs.prepare(TINY.replace(**kw)), "r").name
-    assert folder() == folder(device="cpu") == folder(out_dir="x") == folder(n_eval=7)
+    assert folder() == folder(device="cpu") == folder(out_dir="x") == folder(n_eval=70)
     assert folder().startswith("digits-label-ours-")
     names = [folder(), folder(seed=1), folder(lam=2), folder(n_train=60), folder(steps=13), folder(model="maae")]
     assert len(set(names)) == len(names)
 
 
-def test_killed_between_the_last_checkpoint_and_the_rest(plain, tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [dict(model="aae"), dict(model="ours"), dict(model="ours", spectral_norm=True)], ids=str)
+@pytest.mark.parametrize("killed_in", ["write_csv", "finish"])
+def test_killed_between_the_last_checkpoint_and_the_rest(tmp_path, monkeypatch, settings, killed_in):
+    config = TINY.replace(steps=3, eval_every=3, **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_csv", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt): fit(PLAIN.replace(eval_every=12), root=tmp_path, progress=False)
-    whole = fit(PLAIN.replace(eval_every=12), root=tmp_path, progress=False)
-    assert whole.complete and [r["step"] for r in whole.history] == [r["step"] for r in plain.history]
+        patch.setattr(runs, killed_in, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt): fit(config, root=tmp_path, progress=False)
+    assert runs.newest_checkpoint(next(tmp_path.iterdir()))["step"] == 3
+    assert_same_run(fit(config, root=tmp_path / "straight", progress=False), fit(config, root=tmp_path, progress=False))
+
+
+@pytest.mark.parametrize("lr_decay", [0.5, 0.0])
+def test_both_rates_fall_at_the_end_of_a_run(tmp_path, lr_decay):
+    run = fit(TINY.replace(steps=4, eval_every=4, lr_decay=lr_decay, lr=1e-3, lr_D=2e-3), root=tmp_path, progress=False)
+    rates = training.rates(run.config, 3 / 4)       # those of the last of four steps
+    assert rates["enc"] == pytest.approx(1e-3 * (0.5 if lr_decay else 1))
+    for name, opt in runs.newest_checkpoint(run.dir)["opts"].items(): assert [group["lr"] for group in opt["param_groups"]] == [rates[name]]
 
 
 # Same seed, same files
@@ -216,8 +227,33 @@ def test_named_run_must_be_the_one_that_was_asked_for(straight, tmp_path):
     assert fit(Config(run_dir=str(straight.dir), model="ours")).dir == straight.dir
     with pytest.raises(ValueError, match=r"model = 'maae': the run in run_dir .* has model 'ours'"): fit(Config(run_dir=str(straight.dir), model="maae"))
     with pytest.raises(FileNotFoundError, match="no run folder"): load(tmp_path)
-    part = fit(TINY.replace(seed=9), root=tmp_path, progress=False, until=2)
-    with pytest.warns(UserWarning, match="step 2 of 12"): fit(Config(run_dir=str(part.dir)))
+    part = fit(TINY.replace(seed=9), root=tmp_path, progress=False, until=5)
+    with pytest.warns(UserWarning, match="step 5 of 12"): fit(Config(run_dir=str(part.dir)))
+
+
+@pytest.mark.parametrize("until, missing", [(1, "history"), (4, "evaluations"), (5, "filmstrip")])
+def test_a_named_run_with_nothing_to_show_is_refused(tmp_path, until, missing):
+    part = fit(PLAIN, root=tmp_path, progress=False, until=until)
+    if missing == "filmstrip": (part.dir / "filmstrip.npz").unlink()
+    with pytest.raises(ValueError, match=rf"{part.dir} has no {missing} yet \(it is at step {until} of 12\); train it further") as seen: fit(Config(run_dir=str(part.dir)))
+    assert "\n" not in str(seen.value)
+
+
+def images_file(path, dark):
+    "A data set in the file `path`."
+    x = np.random.default_rng(0).integers(0, dark, (64, 32, 32), dtype=np.uint8)
+    np.savez(path, x_train=x, y_train=np.arange(64) % 2)
+    return str(path)
+
+
+def test_a_run_is_measured_on_its_own_data(tmp_path):
+    run = fit(Config(preset="smoke", dataset=images_file(tmp_path / "a.npz", 255), model="aae", steps=1), root=tmp_path / "runs", progress=False)
+    assert runs.data_of(run).fingerprint == run.record["data"]["fingerprint"]
+    images_file(tmp_path / "a.npz", 100)
+    with pytest.raises(ValueError, match=rf"the run {run.dir} was trained on other data than .*a.npz is here .*; put its own data there") as seen: runs.data_of(run)
+    assert "\n" not in str(seen.value)
+    (tmp_path / "a.npz").unlink()
+    assert not hasattr(runs.data_of(run), "x_train") and runs.data_of(run).name == "a"
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path, monkeypatch):

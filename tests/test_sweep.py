@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,11 @@ BAD = {
     "value of one cell of many": (["plain.ipynb", "--grid", "seed=0,1,2", "steps=5,0"], "steps = 0: must be at least 1"),
     "contradiction in a cell": (["plain.ipynb", "--grid", "model=ours,maae", "-p", "noise_dim", "9"], "noise_dim = 9"),
     "no value": (["plain.ipynb", "--grid", "seed"], "--grid seed: write name=value"),
+    "a cell twice": (["plain.ipynb", "--grid", "model=ours,OURS", "seed=0"], "--grid: the cells model=ours,seed=0 and model=OURS,seed=0 have the same settings"),
+    "a default given": (["plain.ipynb", "--grid", "steps=None,600"], "the cells steps=None and steps=600 have the same settings"),
+    "a cell twice, elsewhere": (["plain.ipynb", "--grid", "device=cuda:0,CUDA:0", "--cluster", "slurm"], "the cells device=cuda:0 and device=CUDA:0 have the same settings"),
+    "no literal": (["plain.ipynb", "-p", "seed", "{[]}"], "seed = '{[]}': must be a whole number"),
+    "too deep a literal": (["plain.ipynb", "-p", "seed", "1" + "+1" * 20000], "seed = '1+1+1"),
     "value twice": (["plain.ipynb", "--grid", "seed=1,1"], "--grid seed=1,1: 1 stands there twice"),
     "name twice": (["plain.ipynb", "--grid", "seed=0", "seed=1"], "seed stands there twice"),
     "in both": (["plain.ipynb", "--grid", "seed=0", "-p", "seed", "1"], "give it once"),
@@ -51,8 +57,11 @@ BAD = {
     "rows without a place": (["plain.ipynb", "--grid", "steps=5,6", "--publish"], "rows that differ in steps"),
     "no such device here": (["plain.ipynb", "--grid", "device=cuda:77"], "device = 'cuda:77': not on this machine"),
     "no such engine": (["plain.ipynb", "--grid", "seed=0", "--cluster", "cloud"], "invalid choice: 'cloud'"),
-    "no Slurm": (["plain.ipynb", "--grid", "seed=0", "device=cuda", "--cluster", "slurm"], "there is no sbatch here"),
+    "no Slurm": (["plain.ipynb", "--grid", "seed=0", "device=cuda,cuda:1", "--cluster", "slurm"], "there is no sbatch here"),
     "no jobs": (["plain.ipynb", "--grid", "seed=0", "--jobs", "0"], "must be a whole number of 1 or more"),
+    "negative retries": (["plain.ipynb", "--grid", "seed=0", "--retries", "-1"], "--retries: -1: must be a whole number of 0 or more"),
+    "negative cards": (["plain.ipynb", "--grid", "seed=0", "--gpus", "-1"], "--gpus: -1: must be a whole number of 0 or more"),
+    "half a card": (["plain.ipynb", "--grid", "seed=0", "--gpus", "0.5"], "--gpus: 0.5: must be a whole number of 0 or more"),
     "Slurm's option": (["plain.ipynb", "--grid", "seed=0", "--memory", "4"], "only Slurm can honour them"),
     "no option": (["plain.ipynb", "--grid", "seed=0", "--slurm", "gpu"], "gpu: must be name=value"),
     "cards": (["plain.ipynb", "--grid", "seed=0,1", "--gpus", "99"], "graphics cards are needed"),
@@ -164,6 +173,32 @@ def test_nothing_is_run_twice_and_nothing_is_forgotten(outcomes, jobs, retries, 
         again.run(lambda s: None, every=0)
         assert set(Played.last.submitted) == {cell.name for cell in made if swept.states[cell.name] != "done"}
         assert set(again.states.values()) == {"done"}
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, OSError])
+def test_what_was_started_ends_with_a_sweep_that_is_ended_while_it_submits(tmp_path, plain, monkeypatch, end):
+    class Ended(Played):
+        def submit(self, works, busy):
+            made = super().submit(works, busy)
+            if len(self.submitted) < 2: return made
+            if end is OSError: raise OSError("disk full")
+            signal.raise_signal(end)
+            return made
+        def cancel(self, jobs):
+            if end is not OSError: signal.raise_signal(end)             # somebody is impatient
+            self.cancelled = [job.job_id for job in jobs]
+    monkeypatch.setitem(sweep.ENGINES, "local", Ended)
+    Played.script, Played.looks = {f"seed={i}": ["done"] for i in range(3)}, [9]
+    source = read_notebook(plain)
+    swept = Sweep(source, planned(source, ["seed=0,1,2"], [], tmp_path), tmp_path, "local", Resources(3))
+    before = signal.signal(end, signal.default_int_handler) if end is not OSError else None
+    try:
+        with pytest.raises(OSError if end is OSError else KeyboardInterrupt): swept.run(lambda s: None, every=0)
+        assert end is OSError or signal.getsignal(end) is signal.default_int_handler
+    finally:
+        if before: signal.signal(end, before)
+    assert list(Played.last.submitted) == ["seed=0", "seed=1"]
+    assert Played.last.cancelled == (["seed=0-1"] if end is OSError else ["seed=0-1", "seed=1-1"])
 
 
 def test_a_queue_that_does_not_answer_changes_nothing(tmp_path, plain, monkeypatch):
@@ -280,7 +315,7 @@ def finished(folder, plain, monkeypatch, words, pairs=()):
     swept.run(lambda s: None, every=0)
     for cell in made:
         p = cell.parameters
-        merge_rows(cell.folder / "out" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model=p["model"], metric="diversity", preset="quick", seeds="1",
+        merge_rows(cell.folder / "out" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model=p["model"], metric="diversity", preset=p.get("preset", "quick"), seeds="1",
                                                          value=str(p["seed"] + 10 * (p["model"] == "maae")), command="papermill")])
     return swept
 
@@ -306,6 +341,17 @@ def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
     sweep.conclude(swept, "aae-prior", publish=False)
     with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
     assert [(r["steps"], r["value"], r["seeds"]) for r in rows] == [("5", "1.5", "2"), ("6", "1.5", "2")]
+
+
+def test_columns_of_results_that_vary_are_shown(tmp_path, plain, monkeypatch, capsys):
+    notebook(plain, PARAMETERS.replace("seed:", "epochs: float = None  # passes\nseed:"), CHECK)
+    swept = finished(tmp_path, plain, monkeypatch, ["epochs=1,5", "preset=quick,cpu", "seed=1,2"], [("model", "ours")])
+    sweep.conclude(swept, "aae-prior", publish=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index(["epochs", "preset", "dataset", "model", "metric", "value", "spread", "seeds", "n"])
+    assert [line[:3] for line in lines[at + 1:at + 5]] == [[epochs, preset, "digits"] for epochs in "15" for preset in ("quick", "cpu")]
+    page = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| epochs | preset | dataset |" in page and "| 5 | cpu | digits | ours | diversity | 1.5 |" in page
 
 
 def test_the_table_is_drawn_over_itself_and_fits_the_terminal(tmp_path, plain, monkeypatch, capsys):
@@ -360,6 +406,14 @@ def test_without_labels_every_image_has_its_own_noise(tmp_path):
     drawn = sweep.sample(run, rows=2, labels=sweep.label_numbers(run, ""))
     assert drawn["images"].shape[:2] == (2, 8) and len(torch.unique(drawn["z"].flatten(0, 1), dim=0)) == 16
     with pytest.raises(ValueError, match="labels = '3': the run has condition none"): sweep.label_numbers(run, "3")
+
+
+def test_samples_of_sentences_want_the_embeddings_of_the_training(tmp_path, monkeypatch):
+    run = SimpleNamespace(dir=tmp_path, config=SimpleNamespace(condition="text", dataset="digits"), record=dict(data=dict(fingerprint="a")))
+    for fingerprint in "ab":
+        monkeypatch.setattr(runs, "prepare", lambda config: SimpleNamespace(fingerprint=fingerprint, s_train=torch.arange(16)[:, None]))
+        if fingerprint == "a": assert sweep.conditions(run, []).flatten().tolist() == list(range(0, 16, 2))
+    with pytest.raises(ValueError, match="trained with other embeddings than are made here"): sweep.conditions(run, [])
 
 
 def test_sample_refuses_in_one_line(labelled, tmp_path, capsys):

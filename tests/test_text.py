@@ -160,10 +160,36 @@ def test_embeddings_of_ones_own(digits, tmp_path):
     found = text.with_sentences(digits, "digits", encoder=str(tmp_path / "own.npz"))
     assert found.data.s_train.shape == (1437, 2, 200) and abs(found.data.s_train.std() - 1) < 0.05
     with pytest.raises(ValueError, match="1 sentences have no embedding.*a green seven"): found.encoder.embed(["a green seven"])
-    np.savez(tmp_path / "short.npz", sentences=np.array(every), embeddings=rows[:, :7])
-    for name, line in (("short.npz", "7"), ("none.npz", "no embeddings here")):
-        with pytest.raises(ValueError, match=line) as error: text.from_table(tmp_path / name)
-        assert "\n" not in str(error.value)
+
+
+def table(path, sentences=("a one", "a two"), embeddings=np.ones((2, 200)), save=np.savez):
+    "A table of embeddings in the file `path`; its bytes."
+    save(path, sentences=np.array(sentences), embeddings=np.array(embeddings))
+    return path.read_bytes()
+
+
+def spoiled(path, how):
+    "What is no table of embeddings, in the file `path`."
+    if how == "short rows": table(path, embeddings=np.ones((2, 7)))
+    if how == "words for numbers": table(path, embeddings=["a", "b"])
+    if how == "other arrays": np.savez(path, x=np.ones(3))
+    if how == "a bare array": np.save(path.with_suffix(".npy"), np.ones(3)), path.with_suffix(".npy").rename(path)
+    if how == "empty": path.touch()
+    if how == "half": path.write_bytes(table(path)[:1000])
+    if how == "a wrong byte": path.write_bytes(table(path)[:-900] + b"!" + table(path)[-899:])
+    if how == "wrong compressed bytes": path.write_bytes((whole := table(path, save=np.savez_compressed))[:60] + b"\xff" * 20 + whole[80:])
+
+
+@pytest.mark.parametrize("how", ["short rows", "no file", "words for numbers", "other arrays", "a bare array", "empty", "half", "a wrong byte", "wrong compressed bytes"])
+def test_what_is_no_table_of_embeddings_is_refused_in_one_line(tmp_path, how):
+    spoiled(tmp_path / "own.npz", how)
+    with pytest.raises(ValueError, match="7.* for 2 sentences" if how == "short rows" else "own.npz.*no embeddings here.*allowed: an .npz file with sentences") as error: text.from_table(tmp_path / "own.npz")
+    assert "\n" not in str(error.value)
+
+
+def test_sentences_that_are_numbers_are_read_as_their_text(tmp_path):
+    table(tmp_path / "own.npz", sentences=[1, 2])
+    assert text.from_table(tmp_path / "own.npz").raw(["2"]).shape == (1, 200)
 
 
 def test_longer_vectors_become_200_numbers_by_their_principal_components():
