@@ -144,7 +144,7 @@ def test_preset_is_shadowed_by_nothing_but_a_given_value(preset):
     config = Config(preset=preset)
     assert {name: getattr(config, name) for name in PRESETS[preset]} == PRESETS[preset]
     for name in PRESETS["smoke"]:
-        other = FIELDS[name].type(3)
+        other = FIELDS[name].type(30 if name == "n_eval" else 3)
         assert getattr(Config(preset=preset, **{name: other}), name) == other
         assert getattr(Config(preset=preset, **{name: None}), name) == getattr(config, name)
     cell = {}
