@@ -199,7 +199,7 @@ def caption(name, dataset, rows):
     if not mine: return ""
     mine = [row for row in mine if row["preset"] == mine[-1]["preset"]]          # one preset: that of the rows that came last into the file
     epochs = next((f", {row['epochs']} epochs" for row in mine if row["epochs"]), "")
-    return f"\n\n*{dataset}*, preset {mine[-1]['preset']}{epochs}. {numbers(mine)} `{mine[-1]['command']}`".replace("  ", " ")
+    return "\n\n" + " ".join(filter(None, [f"*{dataset}*, preset {mine[-1]['preset']}{epochs}.", numbers(mine), f"`{mine[-1]['command']}`"]))
 
 # %% ../nbs/10_results.ipynb #c84fef8d
 def title_of(notebook):

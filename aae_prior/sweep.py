@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_notebook', 'check', 'last_line', 'literal',
            'read_grid', 'Cell', 'cell_folder', 'cells', 'planned', 'put', 'get', 'prepare', 'run_notebook', 'Job',
-           'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'held_back', 'look', 'fill',
+           'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'held_back', 'busy', 'look', 'fill',
            'submit', 'error_of', 'run', 'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row',
            'means', 'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run',
            'label_numbers', 'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser',
@@ -350,6 +350,13 @@ def held_back(ends=(signal.SIGINT, signal.SIGTERM)):
         for end, handler in handlers.items(): signal.signal(end, handler)
         for number in came[:1]: signal.raise_signal(number)
 
+# %% ../nbs/09_sweep.ipynb #0394ee38
+def busy(self) -> list:
+    "The jobs of cells that are queued or running."
+    return [job for name, job in self.jobs.items() if self.states[name] in ("queued", "running")]
+
+Sweep.busy = busy
+
 # %% ../nbs/09_sweep.ipynb #696c2b97
 def look(self) -> dict:
     "Ask the queue and the cells; name -> state. A queue that does not answer changes nothing."
@@ -361,8 +368,8 @@ def look(self) -> dict:
 def fill(self):
     "Submit waiting cells: on Slurm all at first, since the array keeps the limit; else as many as there is room for."
     waiting = [cell for cell in self.cells if self.states[cell.name] == "waiting"]
-    busy = sum(state in ("queued", "running") for state in self.states.values())
-    room = len(waiting) if self.cluster == "slurm" and not busy else self.resources.jobs - busy
+    taken = len(self.busy())
+    room = len(waiting) if self.cluster == "slurm" and not taken else self.resources.jobs - taken
     chosen = waiting[:max(0, room)]
     for part in [chosen] if self.cluster == "slurm" else [[cell] for cell in chosen]:
         with held_back(): self.submit(part)
@@ -371,8 +378,7 @@ def submit(self, chosen):
     "Submit the cells `chosen`, and know their jobs."
     if not chosen: return
     works = [Job(self.notebook.path, cell.folder, cell.parameters, self.resources.cpus) for cell in chosen]
-    busy = [self.jobs[name] for name, state in self.states.items() if state in ("queued", "running")]
-    for cell, job in zip(chosen, self.engine.submit(works, busy)):
+    for cell, job in zip(chosen, self.engine.submit(works, self.busy())):
         self.jobs[cell.name] = job
         self.tries[cell.name] += 1
         self.states[cell.name] = "queued" if self.cluster == "slurm" else "running"
@@ -400,7 +406,7 @@ def run(self, show, every: float = 2.0):
             if self.over: return
             time.sleep(every)
     finally:
-        with held_back(): self.engine.cancel([job for name, job in self.jobs.items() if self.states[name] in ("queued", "running")])
+        with held_back(): self.engine.cancel(self.busy())
 
 Sweep.error_of, Sweep.run = error_of, run
 

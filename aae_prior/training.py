@@ -72,8 +72,9 @@ def optimisers(nets, config):
 
 def slow_down(opts, config, done):
     "Set the rates of `opts` to what they are after a share `done` of the run"
+    now = rates(config, done)
     for k, opt in opts.items():
-        for group in opt.param_groups: group["lr"] = rates(config, done)[k]
+        for group in opt.param_groups: group["lr"] = now[k]
 
 # %% ../nbs/03_training.ipynb #d6d1b4dd
 @dataclass
