@@ -7,11 +7,11 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'CannotWrite', 'writing', 'sync_folder', 'write_atomic', 'RunLocked', 'locked', 'rounded', 'write_csv',
            'read_csv', 'rows_per_epoch', 'row_ends', 'Mean', 'Diverged', 'largest_weights', 'Watch',
            'evaluation_inputs', 'real_distances', 'usage', 'indicators', 'signs', 'Session', 'advance', 'stamp',
-           'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint', 'last_good',
-           'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
+           'settle', 'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint',
+           'last_good', 'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
            'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary',
-           'fixed_precision', 'resume', 'begin', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'load',
-           'as_trained', 'data_of', 'sentences_of', 'drawing', 'chosen_run']
+           'fixed_precision', 'resume', 'begin', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only',
+           'with_average', 'load', 'statistics_of', 'as_trained', 'data_of', 'sentences_of', 'drawing', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #6dc36b5d
 import copy
@@ -44,8 +44,8 @@ from .config import Config, record as environment, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
-from .training import (DISCRETE, Networks, build, classify, condition_dim, conditions_of, draw, fastest_precision, first_clusters, generate, generator, keep_freed_memory,
-                                optimisers, settle, slow_down, step, steps_per_epoch)
+from .training import (AT_THE_END, DISCRETE, ON_THE_WAY, Networks, autocast, build, classify, condition_dim, conditions_of, draw, fastest_precision, first_clusters, generate, generator, keep_freed_memory,
+                                optimisers, settle_images, settle_prior, slow_down, step, steps_per_epoch)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
@@ -295,7 +295,7 @@ class Session:
 
     def load_state_dict(self, state: dict):
         device = self.data.x_train.device
-        self.nets.load_state_dict(state["nets"])
+        self.nets.load_state_dict(with_average(state["nets"]))
         for name, opt in self.opts.items(): opt.load_state_dict(state["opts"][name])
         for k in ("row", "evaluation"):
             total, count = state[k]["total"], state[k]["count"]
@@ -320,10 +320,18 @@ def stamp(session: Session) -> dict:
     "Where the run is: the first columns of every table."
     return dict(step=session.step, epoch=round(session.step / session.per_epoch, 4))
 
+def settle(session: Session):
+    "Statistics of the networks that draw, from the prior: from more batches at the end of a run than on the way."
+    config, data = session.config, session.data
+    n = AT_THE_END if session.step == session.steps else ON_THE_WAY
+    with autocast(config, data.x_train.device):
+        settle_prior(session.nets, config, condition_dim(data, config), n, data.s_train)
+
 def evaluate(session: Session, inputs, real: dict):
     "Draw the fixed noise, log the indicators, keep the picture; warn in words about a sign that was not there before."
     z, s, columns = inputs
     config, device = session.config, session.data.x_train.device
+    settle(session)
     images = generate(session.nets, z.to(device), None if s is None else s.to(device)).float().cpu()
     means = session.evaluation.take(session.names)
     row = stamp(session) | {k: v for k, v in means.items() if k.startswith("acc_") or k == "mi_bound"}
@@ -393,7 +401,7 @@ def sitting(config: Config, first_step: int) -> dict:
 def describe(config: Config, data: Data) -> dict:
     "The record of a run that begins: its whole configuration and its data."
     facts = {k: getattr(data, k) for k in ("name", "fingerprint", "channels", "classes", "class_names", "caveat")}
-    return dict(config=config.to_dict(), steps=config.total_steps(len(data)), complete=False, wall_seconds=0.0, sittings=[],
+    return dict(config=config.to_dict(), steps=config.total_steps(len(data)), complete=False, statistics="own", wall_seconds=0.0, sittings=[],
                 data=facts | dict(n_train=len(data), condition_dim=condition_dim(data, config)))
 
 # %% ../nbs/08_runs.ipynb #a7441c2d
@@ -541,7 +549,7 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
             save(folder, session, record, since)
             saved = time.monotonic()
     ended = session.step == session.steps
-    if ended and session.nets.D_I is not None: settle(session.nets.D_I, (draw(data, config, i).x for i in range(min(50, session.steps))))
+    if ended: settle_images(session.nets, [draw(data, config, i).x for i in range(min(50, session.steps))])
     save(folder, session, record, since)
     if ended: finish(folder, session, record)
 
@@ -623,20 +631,40 @@ def keep_only(nets: Networks, names) -> Networks:
     return nets
 
 # %% ../nbs/08_runs.ipynb #48af8557
+def with_average(weights: dict) -> dict:
+    "Weights of a run by name; averages are added where an older run with `ema` 0 has none: they are its dec and CG."
+    if any(name.startswith("average.") for name in weights): return weights
+    drawing = {f"average.{name}": value for name, value in weights.items() if name.startswith(("dec.", "CG."))}
+    return weights | drawing | {"average.steps": torch.zeros(())}
+
 def load(run_dir, device="auto") -> Run:
-    "The run in a folder, complete or as far as it is, on any `device`. FileNotFoundError where the folder is no run or has nothing to load."
+    """The run in a folder, complete or as far as it is, on any `device`. FileNotFoundError where the folder is no run or has nothing to load.
+
+    A run from before statistics were taken from the prior draws as it did then, through mixed ones, and a warning says so."""
     folder = Path(run_dir).expanduser().absolute()
     record = read_record(folder)
     if not record: raise FileNotFoundError(f"{folder} is no run folder: it has no record.json; give a folder that fit has written")
     config, about = Config.from_dict(record["config"]), record["data"]
     weights, i = read_weights(folder, record)
     nets = keep_only(build(config, about["channels"], about["condition_dim"], resolve_device(device)), record.get("holds"))
-    try: nets.load_state_dict(weights)
+    try: nets.load_state_dict(weights if "holds" in record else with_average(weights))
     except RuntimeError:
         by = record["sittings"][-1]["version"]
         raise ValueError(f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
                          f"of aae_prior {aae_prior.__version__}; use that version, or train again") from None
-    return Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
+    record = record | dict(statistics=statistics_of(nets, config, record))
+    run = Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
+    if run.complete and record["statistics"] == "mixed":
+        warnings.warn(f"{folder} draws through mixed batch-normalisation statistics, as runs did when it was trained; "
+                      f"`aae-prior settle {folder}` takes them from its prior", stacklevel=2)
+    return run
+
+def statistics_of(nets: Networks, config: Config, record: dict) -> str:
+    "'own' where `nets` draw through statistics of their prior (those of an incomplete run are taken here, without its data), else 'mixed'."
+    if record["complete"]: return record.get("statistics", "mixed")
+    if config.condition == "text": return "mixed"            # its prior needs the sentences of the data
+    settle_prior(nets, config, record["data"]["condition_dim"])
+    return "own"
 
 # %% ../nbs/08_runs.ipynb #4a527594
 def as_trained(run: Run, data: Data) -> Data:

@@ -1,4 +1,5 @@
 """A run survives interruption, damage and full disks, and the same seed gives the same files."""
+import copy
 import errno
 import json
 import math
@@ -223,6 +224,37 @@ def test_averaged_weights_are_kept(tmp_path):
     assert not all(torch.equal(a, b) for a, b in pairs)
 
 
+# Statistics of what draws
+def test_a_run_is_the_same_however_often_it_is_evaluated(straight, tmp_path):
+    often = fit(TINY.replace(eval_every=2), root=tmp_path, progress=False)
+    assert same_state(often.nets.state_dict(), straight.nets.state_dict())
+    assert often.record["statistics"] == "own"
+    z, s = training.sample_noise(TINY, 8, condition_dim=10), torch.eye(10)[:8]
+    now, kept = training.generate(straight.nets, z, s), training.generate(straight.nets_at(12), z, s)
+    assert (now - kept).abs().max() < 0.1                     # a snapshot has half the bits, and its own statistics
+
+
+def test_an_incomplete_run_draws_through_its_own_statistics_too(straight, tmp_path):
+    part = fit(TINY, root=tmp_path, progress=False, until=8)
+    expected = copy.deepcopy(part.nets)
+    training.settle_prior(expected, TINY, 10)
+    assert part.record["statistics"] == "own" and same_state(expected.state_dict(), part.nets.state_dict())
+
+
+def test_a_run_from_before_says_that_its_statistics_are_mixed(straight, tmp_path):
+    old = Path(shutil.copytree(straight.dir, tmp_path / "old"))
+    runs.write_record(old, {k: v for k, v in runs.read_record(old).items() if k != "statistics"})
+    with pytest.warns(UserWarning, match="mixed .*aae-prior settle"): run = load(old)
+    assert run.record["statistics"] == "mixed" and same_state(run.nets.state_dict(), straight.nets.state_dict())
+
+
+def test_a_run_from_before_without_averages_draws_from_its_last_weights(tmp_path):
+    run = fit(TINY.replace(ema=0), root=tmp_path, progress=False)
+    weights = {k: v for k, v in run.nets.state_dict().items() if not k.startswith("average.")}
+    filled = runs.with_average(weights)
+    assert filled.keys() == run.nets.state_dict().keys() and torch.equal(filled["average.dec.image.weight"], weights["dec.image.weight"])
+
+
 def test_named_run_must_be_the_one_that_was_asked_for(straight, tmp_path):
     assert fit(Config(run_dir=str(straight.dir), model="ours")).dir == straight.dir
     with pytest.raises(ValueError, match=r"model = 'maae': the run in run_dir .* has model 'ours'"): fit(Config(run_dir=str(straight.dir), model="maae"))
@@ -400,7 +432,7 @@ def test_a_warning_is_said_once(tmp_path, monkeypatch):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         run = fit(PLAIN.replace(steps=8, eval_every=2), root=tmp_path, progress=False)
-    assert [str(w.message)[:7] for w in seen] == ["step 2:", "step 8:"]
+    assert [str(w.message)[:7] for w in seen if w.category is UserWarning] == ["step 2:", "step 8:"]
     assert [r["signs"] for r in run.evaluations] == ["ignored", "ignored", "none", "ignored"]
 
 

@@ -175,6 +175,77 @@ def test_what_Q_learns_from(digits, label_to, Q_on_generated, real, generated):
     torch.testing.assert_close(T.loss_Q(b, config, q_real, q_noise), expected)
 
 
+def norms(net):
+    return [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+
+
+@pytest.mark.parametrize("given", [dict(), dict(model="maae"), dict(model="aae"), dict(condition="none"), dict(condition="category"),
+                                   dict(condition="text"), dict(ema=0), dict(spectral_norm=True)], ids=str)
+def test_what_draws_has_the_statistics_of_its_prior(digits, given):
+    config, data, nets, opts = setting(digits, **given)
+    k = T.condition_dim(data, config)
+    for i in range(3): T.step(nets, opts, T.draw(data, config, i), config)
+    weights = [p.clone() for p in nets.parameters()]
+    T.settle_prior(nets, config, k, 4, data.s_train)
+    CG, dec = nets.average["CG"].eval(), nets.average["dec"].eval()
+    seen = []
+    with torch.no_grad():
+        for z, s in T.prior_batches(config, k, 4, data.s_train):
+            assert z.shape == (64, config.noise_dim - k) and (s is None) == (k == 0)
+            CG.train()
+            seen.append(dec.first[0](CG(z, s)).mean((0, 2, 3)))
+    T.settle_prior(nets, config, k, 4, data.s_train)
+    torch.testing.assert_close(norms(dec)[0].running_mean, torch.stack(seen).mean(0), rtol=0, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(weights, nets.parameters()))
+
+
+def test_settling_again_or_in_another_mode_changes_nothing(digits):
+    config, data, nets, opts = setting(digits)
+    for i in range(3): T.step(nets, opts, T.draw(data, config, i), config)
+    images = [T.draw(data, config, i).x for i in range(3)]
+    def settled():
+        T.settle_prior(nets, config, 10, 2)
+        T.settle_images(nets, images)
+        return {name: value.clone() for name, value in nets.state_dict().items()}
+    first, modes = settled(), [m.training for m in nets.modules()]
+    assert modes == [m.training for m in nets.modules()]
+    nets.eval()
+    again = settled()
+    assert not nets.training and all(torch.equal(first[name], value) for name, value in again.items())
+
+
+def test_what_reconstructs_has_the_statistics_of_codes_of_images(digits):
+    config, data, nets, opts = setting(digits)
+    for i in range(3): T.step(nets, opts, T.draw(data, config, i), config)
+    x = data.images(torch.arange(64))
+    T.settle_prior(nets, config, 10, 2)
+    drawn = T.generate(nets, T.sample_noise(config, 4, condition_dim=10), torch.eye(10)[:4])
+    T.settle_images(nets, [x])
+    nets.eval()
+    seen = nets.dec.first[0](nets.enc(x))
+    torch.testing.assert_close(norms(nets.dec)[0].running_mean, seen.mean((0, 2, 3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(norms(nets.enc)[0].running_mean, nets.enc.blocks[0].conv1(nets.enc.stem(x).relu()).mean((0, 2, 3)), rtol=0, atol=1e-5)
+    assert torch.equal(drawn, T.generate(nets, T.sample_noise(config, 4, condition_dim=10), torch.eye(10)[:4]))
+
+
+def test_training_does_not_see_that_it_was_settled(digits):
+    config, data, nets, opts = setting(digits)
+    other, others = copy.deepcopy(nets), None
+    others = T.optimisers(other, config)
+    for i in range(4):
+        T.step(nets, opts, T.draw(data, config, i), config)
+        T.step(other, others, T.draw(data, config, i), config)
+        if i < 3: T.settle_prior(other, config, 10, 2)
+    assert all(torch.equal(a, b) for a, b in zip(nets.state_dict().values(), other.state_dict().values()))
+
+
+def test_without_averaging_the_last_weights_draw(digits):
+    config, data, nets, opts = setting(digits, ema=0)
+    for i in range(2): T.step(nets, opts, T.draw(data, config, i), config)
+    for name in ("dec", "CG"):
+        assert all(torch.equal(a, p) for a, p in zip(nets.average[name].parameters(), getattr(nets, name).parameters()))
+
+
 def test_averaged_weights_follow(digits):
     config, data, nets, opts = setting(digits, ema=0.5)
     start = nets.average.dec.image.weight.clone()
@@ -247,7 +318,7 @@ def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
     assert L.shape == (4,) and L.max() < -2.5                                         # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
     assert torch.equal(L, T.first_clusters(other.D_I, data, config, heads=4))
     assert all(torch.equal(a, b) for a, b in zip(nets.state_dict().values(), other.state_dict().values()))
-    T.settle(nets.D_I, (T.draw(data, config, i).x for i in range(10)))
+    T.recompute_bn_stats([nets.D_I], nets.D_I.layers, [T.draw(data, config, i).x for i in range(10)])
     x = data.images(torch.arange(len(data)))
     q = T.classify(nets, x).argmax(1)
     assert metrics.clustering_accuracy(q, data.y_train) > 0.5
