@@ -684,7 +684,7 @@ def notebook_parameters(namespace, extra={}, variants=({},), unused=(), **fixed)
     for name, (kind, default, _, *allowed) in extra.items():
         value = read(name, given.pop(name, None), kind, *allowed)
         setattr(own, name, default if value is None else value)
-    settings = read_all(given | fixed)
+    settings = read_all(known(given | fixed, SETTINGS))
     check_acting(settings, variants)
     config = Config.of_acting(settings)
     check_machine(config)
