@@ -255,6 +255,7 @@ class Tuned:
     condition: str = ""     # with this condition alone, '' for all
     presets: tuple = ()     # with these presets alone, () for all
 
+# %% ../nbs/07_config.ipynb #3eb98b68
 COLOUR = dict(lr=2e-4, width_D_I=Times(2), augment=True)
 RECIPES = dict(
     paper=(),
@@ -650,7 +651,9 @@ def check_overrides(more, given, declared, unused):
         if name in BY_NAME_ONLY or name in unused: refuse(name, value, not_taken(declared))
     known(more, [name for name in SETTINGS if name not in (*BY_NAME_ONLY, *unused)])
 
-def not_taken(declared): return f"this notebook does not take this parameter; it takes {', '.join(declared)}"
+def not_taken(declared):
+    "Why a parameter is refused that a notebook with the parameters `declared` has no use for."
+    return f"this notebook does not take this parameter; it takes {', '.join(declared)}"
 
 def check_declared(given, names, declared, unused):
     "SettingError for a parameter in `given` that the notebook has not `declared`; `names` are all there are."

@@ -131,10 +131,7 @@ def cells(grid: dict, fixed: dict, folder: Path) -> list:
     names = [",".join(f"{k}={v}" for k, v in point.items()) or "all" for point in points]
     return [Cell(name, cell_folder(folder, name), fixed | point) for name, point in zip(names, points)]
 
-# %% ../nbs/09_sweep.ipynb #64306604
-SWEEPS_OWN = dict(out_dir="each cell writes into its own folder; give --out for all of them",
-                  publish="a cell alone is not published; give --publish, which publishes the means over seeds")
-
+# %% ../nbs/09_sweep.ipynb #fe8df5d0
 def through_overrides(cell: Cell, notebook: Notebook) -> Cell:
     "The `cell` with the settings that `notebook` does not declare put into its parameter `overrides`."
     undeclared = [name for name in cell.parameters if name in SETTINGS and name not in (*notebook.kinds, *BY_NAME_ONLY)]
@@ -145,6 +142,10 @@ def through_overrides(cell: Cell, notebook: Notebook) -> Cell:
         if name in overrides: refuse(name, parameters[name], "stands in overrides too; give it once")
         overrides = overrides | {name: parameters.pop(name)}
     return replace(cell, parameters=parameters | dict(overrides=overrides))
+
+# %% ../nbs/09_sweep.ipynb #64306604
+SWEEPS_OWN = dict(out_dir="each cell writes into its own folder; give --out for all of them",
+                  publish="a cell alone is not published; give --publish, which publishes the means over seeds")
 
 def planned(notebook: Notebook, words, pairs, folder: Path, elsewhere=False, publish=False) -> list:
     "The checked cells of a sweep: `words` of --grid, `pairs` of -p. ValueError in one line where any of them cannot be honoured."
