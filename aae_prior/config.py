@@ -267,8 +267,8 @@ RECIPES = dict(
     cifar10=(Tuned(COLOUR, "trials: What do colour images want?"),
              Tuned(dict(mi_weight=0.5), "trials: How much should a label weigh over 3,000 steps?"),
              Tuned(dict(steps=3000), "trials: How much should a label weigh over 3,000 steps?", presets=("quick", "cpu"))),
-    flowers102=(Tuned(dict(captions="class"), "Figure 13: few images have captions of their own", condition="text"),
-                Tuned(dict(steps=2500), "Figure 13: chosen by the time it takes, not compared", presets=("quick",))))
+    flowers102=(Tuned(dict(captions="class"), "text: few images have captions of their own, others borrow some", condition="text"),
+                Tuned(dict(steps=2500), "Figure 13: as published, compared with no other length", presets=("quick",))))
 KINDS = dict(grey="mnist", colour="cifar10")       # the recipe of data that have none of their own
 
 # %% ../nbs/07_config.ipynb #3e09ac85
@@ -445,13 +445,14 @@ def check_machine(config):
         refuse("dataset", config.dataset, f"no such file or folder; give {DatasetName()}")
     if config.run_dir and not os.path.isdir(os.path.expanduser(config.run_dir)): refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
 
-# %% ../nbs/07_config.ipynb #5d9aad4a
+# %% ../nbs/07_config.ipynb #b58a5363
 def known(mapping, names):
     "`mapping` itself when all its keys are among `names`, else SettingError with the nearest name."
     for name in mapping:
         if name not in names: refuse(name, mapping[name], f"unknown parameter{nearest(name, names) or '; known are ' + ', '.join(names)}")
     return mapping
 
+# %% ../nbs/07_config.ipynb #5d9aad4a
 @dataclass(frozen=True, kw_only=True)
 class Config(_Derived):
     "All settings of a run, resolved and checked. None, or leaving out, means not given. SettingError (a ValueError) names setting, value and what is allowed."
