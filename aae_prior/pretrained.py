@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from .config import Config
 from .results import about
 from .runs import NETWORKS, Run, halved, load, npz, read_record, sentences_of, write_atomic, write_csv, write_record
 from .training import settle_prior
@@ -37,7 +38,8 @@ def card(run: Run, record: dict, measured) -> str:
     c, data = run.config, record["data"]
     table = ["| figure | claim | metric | value | n | extractor |", "|---|---|---|---|---|---|",
              *[f"| {' | '.join(row[k] for k in ('figure', 'claim', 'metric', 'value', 'n', 'extractor'))} |" for row in measured]]
-    typed = ", ".join(f"{k} {v}" for k, v in c.given.items() if k not in ("dataset", "device", "run_dir", "out_dir", "publish"))
+    given = Config.from_dict(c.to_dict() | dict(recipe="paper")).given           # what differs from the paper's settings, by a recipe or by hand
+    typed = ", ".join(f"{k} {v}" for k, v in given.items() if k not in ("dataset", "recipe", "device", "run_dir", "out_dir", "publish"))
     lines = [f"# {c.model} on {data['name']}, condition {c.condition}", "",
              f"Trained on {data['n_train']:,} images ({data['caveat'] or 'the published training set'}), fingerprint `{data['fingerprint'][:16]}`.",
              f"{record['steps']:,} steps of {c.batch_size}, width {c.width:g}, codes of {c.code_dim}, seed {c.seed}; given: {typed}. All settings stand in `record.json`.",

@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 from IPython.display import Markdown, display
 
-from .config import cpu_model, refuse
+from .config import PARAMETERS, cpu_model, refuse
 from .data import Data
 from .plots import collapse_panel, filmstrip, loss_curves, save
 from .runs import fit, project_root, read_record, write_atomic
@@ -111,10 +111,15 @@ def word(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 def command(notebook, config, fixed=("condition",), extra={}):
-    "The papermill command that repeats a notebook's run of `config` and its `extra` parameters: what was given, less what the notebook fixes itself"
-    skip, given = {*fixed, "out_dir"}, config.given | {name: value for name, value in extra.items() if value is not None}
+    """The papermill command that repeats a notebook's run of `config` and its `extra` parameters: what was given, less what the notebook fixes itself.
+    Settings that are not among the `PARAMETERS` of most notebooks go by `overrides`."""
+    given = {name: value for name, value in config.given.items() if name not in (*fixed, "out_dir")}
     if config.run_dir: given["run_dir"] = Path(config.run_dir).name            # where it lies is this machine's business
-    words = [w for name, value in given.items() if name not in skip for w in ("-p", name, word(value))]
+    typed = {name: value for name, value in given.items() if name in PARAMETERS}
+    typed |= {name: value for name, value in extra.items() if value is not None}
+    overrides = ", ".join(f"{name}={word(value)}" for name, value in given.items() if name not in PARAMETERS)
+    if overrides: typed["overrides"] = overrides
+    words = [w for name, value in typed.items() for w in ("-p", name, word(value))]
     return shlex.join(["papermill", f"nbs/{notebook}.ipynb", f"out/{notebook}.ipynb", *words])
 
 # %% ../nbs/10_results.ipynb #6769905b

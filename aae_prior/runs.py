@@ -228,8 +228,8 @@ class Watch:
 def evaluation_inputs(config: Config, data: Data, rows: int = 8):
     "Fixed inputs of every evaluation, on the CPU: z (n, noise), s (n, k) or None, and the number of columns; row by row."
     k, g = condition_dim(data, config), generator("evaluation", config.seed)
-    if k == 0: return torch.randn(rows * 8, config.noise_dim, generator=g), None, 8
-    z = torch.randn(rows, config.noise_dim - k, generator=g)
+    if k == 0: return torch.randn(rows * 8, config.noise_length(), generator=g), None, 8
+    z = torch.randn(rows, config.noise_length(k), generator=g)
     s = torch.eye(k) if config.condition in DISCRETE else conditions_of(data, torch.arange(len(data))[:: max(1, len(data) // 8)][:8], g).cpu()
     return z.repeat_interleave(len(s), 0), s.repeat(rows, 1), len(s)
 

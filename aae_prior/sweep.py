@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_notebook', 'check', 'last_line', 'literal',
-           'read_grid', 'Cell', 'cell_folder', 'cells', 'planned', 'put', 'get', 'prepare', 'run_notebook', 'Job',
-           'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'held_back', 'busy', 'look', 'fill',
-           'submit', 'error_of', 'run', 'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'mean_row',
-           'means', 'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run',
-           'label_numbers', 'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser',
-           'count', 'count_from_0', 'option', 'sweep_arguments', 'sample_arguments', 'export_arguments',
+           'read_grid', 'Cell', 'cell_folder', 'cells', 'through_overrides', 'planned', 'put', 'get', 'prepare',
+           'run_notebook', 'Job', 'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'held_back',
+           'busy', 'look', 'fill', 'submit', 'error_of', 'run', 'said', 'duration', 'state_rows', 'aligned', 'Screen',
+           'Log', 'mean_row', 'means', 'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise',
+           'find_run', 'label_numbers', 'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows',
+           'Parser', 'count', 'count_from_0', 'option', 'sweep_arguments', 'sample_arguments', 'export_arguments',
            'sweep_command_line', 'conclude', 'publish_rows', 'runs_command_line', 'sample_command_line',
            'export_command_line', 'parser', 'main']
 
@@ -32,7 +32,7 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ from types import SimpleNamespace
 import filelock
 import submitit
 
-from .config import Config, SettingError, nearest, not_given, refuse
+from .config import BY_NAME_ONLY, SETTINGS, Config, SettingError, nearest, not_given, read_overrides, refuse
 
 # %% ../nbs/09_sweep.ipynb #dab2e3b8
 @dataclass(frozen=True)
@@ -131,6 +131,18 @@ def cells(grid: dict, fixed: dict, folder: Path) -> list:
     names = [",".join(f"{k}={v}" for k, v in point.items()) or "all" for point in points]
     return [Cell(name, cell_folder(folder, name), fixed | point) for name, point in zip(names, points)]
 
+# %% ../nbs/09_sweep.ipynb #fe8df5d0
+def through_overrides(cell: Cell, notebook: Notebook) -> Cell:
+    "The `cell` with the settings that `notebook` does not declare put into its parameter `overrides`."
+    undeclared = [name for name in cell.parameters if name in SETTINGS and name not in (*notebook.kinds, *BY_NAME_ONLY)]
+    if not undeclared or "overrides" not in notebook.kinds: return cell
+    parameters = dict(cell.parameters)
+    overrides = read_overrides(parameters.pop("overrides", None))
+    for name in undeclared:
+        if name in overrides: refuse(name, parameters[name], "stands in overrides too; give it once")
+        overrides = overrides | {name: parameters.pop(name)}
+    return replace(cell, parameters=parameters | dict(overrides=overrides))
+
 # %% ../nbs/09_sweep.ipynb #64306604
 SWEEPS_OWN = dict(out_dir="each cell writes into its own folder; give --out for all of them",
                   publish="a cell alone is not published; give --publish, which publishes the means over seeds")
@@ -144,7 +156,7 @@ def planned(notebook: Notebook, words, pairs, folder: Path, elsewhere=False, pub
         if name in fixed and name in grid: refuse(name, values, "stands in --grid and in -p; give it once")
     varied = [name for name, values in grid.items() if len(values) > 1 and name not in ("dataset", "model", "preset", "seed")]
     if publish and varied: refuse("publish", True, f"rows that differ in {varied[0]} have no place beside each other in the table of results; publish one value of it")
-    made = cells(grid, fixed, folder)
+    made = [through_overrides(cell, notebook) for cell in cells(grid, fixed, folder)]
     settings = [check(notebook, cell.parameters | (dict(publish=True) if publish else {}), elsewhere) for cell in made]
     for i, cell in enumerate(made):
         if settings[i] in settings[:i]:

@@ -87,7 +87,7 @@ def test_every_model_resumes(tmp_path, settings):
 
 def test_sentences_come_with_the_data(tmp_path):
     data = load_data("digits")
-    config = TINY.replace(condition="text", steps=2, noise_dim=40, code_dim=16, eval_every=None)
+    config = TINY.replace(condition="text", steps=2, code_dim=16, eval_every=None)
     with pytest.raises(ValueError, match="has no sentence codes"): fit(config, data, root=tmp_path)
     codes = lambda n, seed: torch.randn(n, 12, generator=torch.Generator().manual_seed(seed))
     data = data.with_condition(codes(len(data), 1), codes(len(data.x_test), 2))
@@ -464,7 +464,7 @@ def test_where_runs_live(tmp_path, monkeypatch):
     assert runs.runs_root() == tmp_path / "out" / "runs"
 
 
-@pytest.mark.parametrize("settings, message", [(dict(batch_size=64), "batch_size = 64"), (dict(size=64), None), (dict(noise_dim=10), "noise_dim = 10")])
+@pytest.mark.parametrize("settings, message", [(dict(batch_size=64), "batch_size = 64"), (dict(size=64), None), (dict(code_dim=10, model="maae"), "code_dim = 10")])
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, settings, message):
     data = load_data("digits") if "size" in settings else None
     with pytest.raises(ValueError, match=message or "size = 64: the images of digits are 32 x 32") as seen: fit(TINY.replace(**settings), data, root=tmp_path)

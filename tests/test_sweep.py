@@ -19,7 +19,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from aae_prior import runs, sweep
-from aae_prior.config import Config
+from aae_prior.config import Config, parameters_cell
 from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, main, mean_row, means, planned, read_notebook
@@ -42,7 +42,11 @@ BAD = {
     "unknown name": (["plain.ipynb", "--grid", "sed=0"], "sed = 0: unknown parameter; did you mean seed?"),
     "not the notebook's": (["plain.ipynb", "--grid", "seed=0", "-p", "ema", "0.5"], "ema = 0.5: "),
     "value of one cell of many": (["plain.ipynb", "--grid", "seed=0,1,2", "steps=5,0"], "steps = 0: must be at least 1"),
-    "contradiction in a cell": (["plain.ipynb", "--grid", "model=ours,maae", "-p", "noise_dim", "9"], "noise_dim = 9"),
+    "contradiction in a cell": (["plain.ipynb", "--grid", "preset=quick,smoke", "--publish"], "a smoke run is no result"),
+    "acts on nothing in a cell": (["open.ipynb", "--grid", "consistency=0,1"], "consistency = 0.0: acts on nothing with condition label"),
+    "an unknown override": (["open.ipynb", "-p", "overrides", "bta1=0"], "did you mean beta1"),
+    "an override out of range": (["open.ipynb", "--grid", "lr=1e-3,2"], "lr = 2: must be > 0 and < 1"),
+    "in overrides too": (["open.ipynb", "--grid", "lr=1e-3,2e-3", "-p", "overrides", "lr=1e-4"], "stands in overrides too; give it once"),
     "no value": (["plain.ipynb", "--grid", "seed"], "--grid seed: write name=value"),
     "a cell twice": (["plain.ipynb", "--grid", "model=ours,OURS", "seed=0"], "--grid: the cells model=ours,seed=0 and model=OURS,seed=0 have the same settings"),
     "a default given": (["plain.ipynb", "--grid", "steps=None,600"], "the cells steps=None and steps=600 have the same settings"),
@@ -75,6 +79,7 @@ def test_refused_in_one_line_before_anything_is_submitted(case, tmp_path, plain,
     monkeypatch.setattr(sweep.submitit.LocalExecutor, "submit", None)  # whoever submits fails
     Path("text.ipynb").write_text("no JSON", encoding="utf-8")
     notebook(tmp_path / "bare.ipynb", "x = 1")
+    notebook(tmp_path / "open.ipynb", parameters_cell(), CHECK)
     words, line = BAD[case]
     try: status = main(["sweep", *words, "--out", "there"])
     except SystemExit as stop: status = stop.code
@@ -104,6 +109,15 @@ def test_values_come_as_the_notebook_declares_them(plain, tmp_path):
     made = planned(read_notebook(plain), ["steps=1e1,20"], [("dataset", "digits")], tmp_path)
     assert [cell.parameters for cell in made] == [dict(dataset="digits", steps=10.0), dict(dataset="digits", steps=20)]
     assert sweep.literal("2024", "str") == "2024" and sweep.literal("[0,1]") == sweep.literal("0,1") == [0, 1] and sweep.literal("true") == "true"
+
+
+def test_settings_that_are_not_declared_go_through_overrides(tmp_path):
+    open_ = read_notebook(notebook(tmp_path / "open.ipynb", parameters_cell(), CHECK))
+    made = planned(open_, ["lr=1e-4,2e-4", "seed=0"], [("overrides", "beta1=0, r1=1"), ("batch_size", "32")], tmp_path)
+    assert [cell.name for cell in made] == ["lr=0.0001,seed=0", "lr=0.0002,seed=0"]
+    assert made[1].parameters == dict(seed=0, overrides=dict(beta1="0", r1="1", batch_size=32, lr=2e-4))
+    assert sweep.check(open_, made[1].parameters)["config"] == Config(seed=0, beta1=0, r1=1, batch_size=32, lr=2e-4)
+    assert planned(open_, ["seed=0"], [("overrides", "r1=1")], tmp_path)[0].parameters == dict(seed=0, overrides="r1=1")
 
 
 def test_importing_it_takes_no_torch():

@@ -293,7 +293,7 @@ def test_matching_aware_counts_a_wrong_sentence_as_fake(found):
     torch.testing.assert_close(wrong[differs], expected[differs])
     b.s = b.s[:1].expand(32, -1)
     assert (training.mismatched(nets, b, config)[0] == -100).all()                # the same sentence is not wrong
-    assert training.mismatched(nets, b, config.replace(matching_aware=False)) == []
+    assert training.mismatched(nets, b, config.replace(label_to="Q")) == []
 
 
 def test_the_step_with_sentences_equals_the_reference(found):
@@ -310,7 +310,7 @@ def test_the_step_with_sentences_equals_the_reference(found):
 
 def test_a_run_with_sentences_is_found_again_and_refuses_another_encoder(tmp_path, monkeypatch):
     monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path))
-    config = Config(condition="text", preset="smoke", steps=2, text_steps=5)
+    config = Config(condition="text", preset="smoke", steps=2)
     run = runs.fit(config, progress=False)
     assert run.complete and runs.fit(config, progress=False).dir == run.dir and runs.sentences_of(run).data.s_train.shape[-1] == 200
     next(tmp_path.glob("encoders/digits_own_*")).unlink()

@@ -36,7 +36,7 @@ def changed(nets, phase):
 
 MODELS = [dict(model="ours", condition="label"), dict(model="maae", condition="label"), dict(model="ours", condition="category"),
           dict(model="ours", condition="none"), dict(model="aae", condition="none", stochastic=True),
-          dict(model="ours", condition="text", noise_dim=60, code_dim=32), dict(model="ours", condition="label", label_to="both")]
+          dict(model="ours", condition="text", code_dim=32), dict(model="ours", condition="label", label_to="both")]
 
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
@@ -50,14 +50,6 @@ def test_a_phase_moves_exactly_its_own_networks(digits, model, update):
     real = nets.D_I(b.x, b.s)
     expected = {"dec", "D_I"} | ({"CG"} if config.model == "ours" else set())
     assert changed(nets, lambda: T.prior_phase(nets, opts, b, config, real)) == expected
-
-
-def test_decoder_can_stay_fixed_in_the_prior_phase(digits):
-    config, data, nets, opts = setting(digits, dec_in_prior_phase=False)
-    b = T.draw(data, config, 0)
-    before = [p.clone() for p in nets.dec.parameters()]
-    T.prior_phase(nets, opts, b, config, nets.D_I(b.x))
-    assert all(torch.equal(a, p) for a, p in zip(before, nets.dec.parameters()))
 
 
 def test_no_gradient_is_left_behind(digits):
@@ -299,7 +291,7 @@ def test_L_cluster_is_least_for_balanced_and_steady_categories(digits):
     assert loss(50 * one_hot) > 50                                                    # a distorted image changes its category
     answer = torch.eye(4)[[0]].repeat(len(b.x), 1)
     assert loss(50 * answer) == pytest.approx(0, abs=1e-4)                            # all in one category
-    with pytest.raises(ValueError, match="condition is label"): config.replace(condition="label", categories=None)
+    assert not config.replace(condition="label").consistency                          # which it would do nothing for
 
 
 def test_L_cluster_has_a_slope_where_an_answer_is_certain():
@@ -312,7 +304,7 @@ def test_L_cluster_has_a_slope_where_an_answer_is_certain():
 
 
 def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
-    config, data, nets, _ = setting(digits, condition="category", consistency=1.0, cluster_steps=160)
+    config, data, nets, _ = setting(digits, condition="category", consistency=1.0, steps=160)
     other = copy.deepcopy(nets)
     L = T.first_clusters(nets.D_I, data, config, heads=4)
     assert L.shape == (4,) and L.max() < -2.5                                         # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
@@ -327,7 +319,7 @@ def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
 
 
 def test_the_head_that_stays_is_kept_under_spectral_norm_and_by_the_optimiser(digits):
-    config, data, nets, opts = setting(digits, condition="category", consistency=1.0, cluster_steps=2, spectral_norm=True)
+    config, data, nets, opts = setting(digits, condition="category", consistency=1.0, steps=2, spectral_norm=True)
     before = {id(p): p.detach().clone() for p in nets.D_I.q.parameters()}
     T.first_clusters(nets.D_I, data, config, heads=2)
     assert {id(p) for p in nets.D_I.q.parameters()} == set(before) <= {id(p) for group in opts["D_I"].param_groups for p in group["params"]}
