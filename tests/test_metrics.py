@@ -267,7 +267,7 @@ def test_shipped_judges_are_what_their_card_says(path):
 def test_shipped_judges_are_as_right_as_they_say(path):
     from aae_prior.data import at_hand, load
     facts, _ = read_classifier(path)
-    if facts["recipe"]["data"] not in at_hand(): pytest.skip("the data are not at hand")
+    if not at_hand(facts["recipe"]["data"]): pytest.skip("the data are not at hand")
     data = load(facts["recipe"]["data"])
     if data.fingerprint != facts["recipe"]["fingerprint"]: pytest.skip("these data are others")
     judge = train_classifier(data, shipped=JUDGES)
