@@ -1,6 +1,10 @@
 """What the metrics notebook cannot show about itself: closed forms, torch-fidelity's own values, refusals, the classifier's file."""
+import gzip
+import inspect
 import itertools
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,7 +51,8 @@ def classifier(stripes): return train_classifier(stripes, epochs=10, width=8)
     (torch.full((1, 1, 4, 4), float("nan")), ValueError, "nan"),
     (torch.full((1, 1, 4, 4), float("inf")), ValueError, "inf"),
     (torch.zeros(1, 1, 4, 4, dtype=torch.int64), TypeError, "uint8 in 0..255 or floats.*got torch.int64"),
-    (np.zeros((1, 1, 4, 4)), TypeError, "got ndarray"),
+    (np.zeros((1, 1, 4, 4), np.int64), TypeError, "uint8 in 0..255 or floats.*got torch.int64"),
+    (np.full((1, 1, 4, 4), 255.0), ValueError, r"got torch.float64 with values in \[255, 255\]"),
     (torch.zeros(4, 4), ValueError, r"\(N, C, H, W\).*got shape \(4, 4\)"),
     (torch.zeros(1, 4, 4, 3), ValueError, "C 1 or 3"),
     (torch.zeros(0, 1, 4, 4), ValueError, "got shape"),
@@ -147,6 +152,126 @@ def test_augmentation_moves_by_at_most_its_reach():
     places = moved.flatten(1).argmax(1)
     offsets = set(zip((places // 16 - 8).tolist(), (places % 16 - 8).tolist()))
     assert (moved.sum((1, 2, 3)) == 1).all() and offsets == set(itertools.product(range(-2, 3), repeat=2))
+
+
+# --- judges that come with the project --------------------------------------------------------------------------------
+
+JUDGES = Path(__file__).resolve().parents[1] / "pretrained" / "judges"
+SHIPPED = sorted(JUDGES.glob("*.safetensors.gz"))
+
+
+def test_the_digest_names_the_weights_and_not_the_file(stripes, classifier, tmp_path):
+    assert re.fullmatch("[0-9a-f]{12}", classifier.digest) and classifier.digest in classifier.description
+    save_classifier(classifier, tmp_path / "c.safetensors")
+    again = load_classifier(tmp_path / "c.safetensors", classifier.recipe)
+    judge = ship_classifier(classifier, stripes, tmp_path)
+    shipped = load_classifier(shipped_path(tmp_path, classifier.recipe), classifier.recipe)
+    assert again.digest == classifier.digest != judge.digest == shipped.digest
+    again.net.to(memory_format=torch.channels_last)
+    assert again.digest == classifier.digest
+    with torch.no_grad(): again.net.head.bias[0] += 1e-3
+    assert again.digest != classifier.digest
+
+
+def test_a_shipped_judge_is_the_rounded_one(stripes, classifier, tmp_path):
+    judge = ship_classifier(classifier, stripes, tmp_path / "new folder")
+    path = shipped_path(tmp_path / "new folder", classifier.recipe)
+    facts, weights = read_classifier(path)
+    assert path.name == "stripes-stripes.safetensors.gz" and [p.name for p in path.parent.iterdir()] == [path.name]
+    assert all(w.dtype == (torch.bfloat16 if w.ndim > 1 else torch.float32) for w in weights.values() if w.is_floating_point())
+    assert facts["test_accuracy"] == judge.test_accuracy == accuracy(judge.probabilities(stripes.x_test), stripes.y_test)
+    assert facts["digest"] == judge.digest and facts["recipe"] == classifier.recipe
+    stored = path.read_bytes()
+    assert ship_classifier(judge, stripes, path.parent).digest == judge.digest and path.read_bytes() == stored   # rounding once is enough
+    assert not torch.equal(judge.net.head.weight, classifier.net.head.weight)    # the one that was trained is left alone
+
+
+def test_a_shipped_judge_comes_before_a_trained_one(stripes, tmp_path, capsys):
+    kw = dict(epochs=1, width=4, path=tmp_path / "own.safetensors")
+    own = train_classifier(stripes, **kw)
+    judge = ship_classifier(own, stripes, tmp_path / "judges")
+    capsys.readouterr()
+    assert train_classifier(stripes, **kw, shipped=tmp_path / "judges").digest == judge.digest
+    assert re.fullmatch(rf"classifier shipped: test accuracy .* judge {judge.digest}\)\n", capsys.readouterr().out)
+    assert train_classifier(stripes, **kw, shipped=tmp_path / "nowhere").digest == own.digest
+    assert train_classifier(Stripes(fingerprint="other"), epochs=1, width=4, shipped=tmp_path / "judges").recipe["fingerprint"] == "other"
+    out = capsys.readouterr().out
+    assert "classifier loaded" in out and "classifier trained" in out and "shipped" not in out
+
+
+def test_a_shipped_judge_that_does_not_serve_is_passed_over_with_a_line(stripes, tmp_path, capsys):
+    own = train_classifier(stripes, epochs=1, width=4, path=tmp_path / "own.safetensors")
+    ship_classifier(own, stripes, tmp_path)
+    path = shipped_path(tmp_path, own.recipe)
+    whole = path.read_bytes()
+
+    def said(damage=whole, **kw):
+        path.write_bytes(damage)
+        capsys.readouterr()
+        found = train_classifier(stripes, **dict(epochs=1, width=4, path=tmp_path / "own.safetensors") | kw, shipped=tmp_path)
+        first, second = capsys.readouterr().out.splitlines()
+        return found.digest == own.digest, first.removeprefix(f"{path} "), second.split(":")[0]
+
+    broken = (True, "is not a classifier file: passed over", "classifier loaded")
+    middle = len(whole) // 2
+    for damage in b"", b"<html>", whole[:-9], whole[:middle] + bytes(9) + whole[middle + 9:], gzip.compress(gzip.decompress(whole)[:-9]):
+        assert said(damage) == broken
+    facts, weights = read_classifier(tmp_path / "own.safetensors")
+    assert said(gzip.compress(metrics.safetensors.torch.save(weights))) == broken
+    other = metrics.as_file(own, weights | {"head.bias": weights["head.bias"] + 1})
+    assert said(gzip.compress(other)) == (True, f"holds other weights than its digest {own.digest} says: passed over", "classifier loaded")
+    assert said(epochs=3, path=None) == (False, "holds a classifier with another epochs: passed over", "classifier trained")
+
+
+def test_classifier_of_looks_into_the_checkout_first(stripes, tmp_path, monkeypatch, capsys):
+    from aae_prior import runs
+    from aae_prior.data import Data
+    kind = dict(class_names=("across", "down"), s_train=None, s_test=None)
+    data = Data(name="stripes", **{key: getattr(stripes, key) for key in ("x_train", "y_train", "x_test", "y_test")}, **kind)
+    net = ClassifierNet(1, 2, 32, 16)
+    judge = ship_classifier(Classifier(net.eval(), recipe_of(data), float("nan"), 0.0), data, tmp_path / "pretrained" / "judges")
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    assert runs.judges_folder() == tmp_path / "pretrained" / "judges"
+    assert runs.classifier_of(data.labelled(), tmp_path / "runs").digest == judge.digest and not (tmp_path / "runs").exists()
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path / "installed")
+    monkeypatch.setattr(metrics, "fit_classifier", lambda net, *rest: net.eval())       # that it trains is all that is asked
+    assert runs.classifier_of(data, tmp_path / "runs").digest != judge.digest
+    assert len(list((tmp_path / "runs" / "classifiers").iterdir())) == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["classifier shipped", "classifier trained"]
+
+
+def test_shipped_judges_are_small_together():
+    assert {path.name.split("-")[0] for path in SHIPPED} == {"mnist", "svhn", "cifar10"}
+    assert sum(path.stat().st_size for path in JUDGES.iterdir()) < 4e6
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name.split("-")[0])
+def test_shipped_judges_are_what_their_card_says(path):
+    facts, _ = read_classifier(path)
+    recipe = facts["recipe"]
+    judge = load_classifier(path, recipe)
+    assert path == shipped_path(JUDGES, recipe) and judge.digest == facts["digest"]
+    row = next(line for line in (JUDGES / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| {recipe['data']} |"))
+    made = f"{recipe['epochs']} epochs, width {recipe['width']}, seed {recipe['seed']}"
+    stated = [f"`{recipe['fingerprint'][:12]}`", f"{judge.test_accuracy:.4f}", f"`{judge.digest}`", made, f"{judge.seconds:.0f}"]
+    assert [cell.strip() for cell in row.split("|")[3:8]] == stated
+    n = int(row.split("|")[2].split("/")[0].replace(",", ""))
+    x = torch.zeros(1, recipe["channels"], recipe["size"], recipe["size"], dtype=torch.uint8)
+    alike = SimpleNamespace(x_train=x.expand(n, -1, -1, -1), x_test=x, name=recipe["data"], fingerprint=recipe["fingerprint"], classes=recipe["classes"])
+    assert recipe_of(alike) == recipe                       # what would be trained now
+    assert judge.probabilities(x).shape == (1, recipe["classes"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name.split("-")[0])
+def test_shipped_judges_are_as_right_as_they_say(path):
+    from aae_prior.data import at_hand, load
+    facts, _ = read_classifier(path)
+    if not at_hand(facts["recipe"]["data"]): pytest.skip("the data are not at hand")
+    data = load(facts["recipe"]["data"])
+    if data.fingerprint != facts["recipe"]["fingerprint"]: pytest.skip("these data are others")
+    judge = train_classifier(data, shipped=JUDGES)
+    assert judge.digest == facts["digest"] and abs(accuracy(judge.probabilities(data.x_test), data.y_test) - judge.test_accuracy) < 1e-3
 
 
 # --- Figure 8 ---------------------------------------------------------------------------------------------------------
@@ -472,3 +597,114 @@ def test_two_sample_test():
     correlated[:, 1] = 0.9 * b[:, 0] + math.sqrt(0.19) * b[:, 1]             # same margins, another dependence
     assert two_sample_test(a, correlated) > 0.7
     assert 0.3 < two_sample_test(a[:30], b[:25]) < 0.8
+
+
+# --- tensors, arrays, lists -------------------------------------------------------------------------------------------
+
+IMAGES, OTHERS = randn(24, 1, 8, 8).clamp(-1, 1), randn(24, 1, 8, 8, seed=1).clamp(-1, 1)
+CODES, CODES_2, LABELS = randn(24, 4), randn(24, 4, seed=1), torch.arange(24) % 3
+DRAWN = (5 * LABELS + torch.arange(24) // 8) % 3
+PROBABILITIES = dirichlet(24, 3)
+# Every measure with good arguments; a name behind it: which of them are class numbers, and so may be lists.
+DOORS = {check_images: [IMAGES], to_8bit: [IMAGES], to_float: [IMAGES], pairwise_diversity: [IMAGES], sharpness: [IMAGES],
+         relative_sharpness: [IMAGES, OTHERS], reconstruction_error: [IMAGES, OTHERS],
+         accuracy: [DRAWN, LABELS], label_consistency: [PROBABILITIES, LABELS], label_consistency_per_class: [DRAWN, LABELS], as_predictions: [PROBABILITIES, LABELS],
+         spaced: [LABELS, 5], mean_pairwise_distance: [CODES], diversity: [CODES, DRAWN, CODES_2, LABELS],
+         check_probabilities: [PROBABILITIES], inception_score: [PROBABILITIES, 2, 0, torch.arange(24)],
+         check_features: [CODES, CODES_2], fid: [CODES, CODES_2], kid: [CODES, CODES_2], precision_recall: [CODES, CODES_2],
+         contingency: [DRAWN, LABELS], match_categories: [DRAWN, LABELS], clustering_accuracy: [DRAWN, LABELS], purity: [DRAWN, LABELS], nmi: [DRAWN, LABELS],
+         nearest: [CODES, 3], knn_purity: [CODES, LABELS, 3], silhouette: [CODES, LABELS],
+         mmd: [CODES, CODES_2], mmd2: [CODES, CODES_2, 1.5], two_sample_test: [CODES, CODES_2]}
+LISTS = {"predictions", "labels", "labels_fake", "labels_real", "categories", "rows", "permutation"}
+each_door = pytest.mark.parametrize("measure", DOORS, ids=lambda measure: measure.__name__)
+
+
+def same(a, b):
+    "Equal to the last bit, whatever is nested in what."
+    if isinstance(a, torch.Tensor): return a.dtype == b.dtype and torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+    if isinstance(a, tuple): return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def given(measure, form):
+    "The arguments of `measure`, those that are tensors in another `form`."
+    return [form(value) if isinstance(value, torch.Tensor) else value for value in DOORS[measure]]
+
+
+def backwards(array):
+    "The same numbers, read-only, with negative strides in memory."
+    turned = np.ascontiguousarray(np.flip(array))
+    turned.flags.writeable = False
+    return np.flip(turned)
+
+
+def test_every_measure_has_its_door_tested():
+    public = {name: value for name, value in vars(metrics).items() if name in metrics.__all__ and inspect.isfunction(value)}
+    takes = {"images", "x", "predictions", "labels", "features", "features_fake", "probabilities", "real", "codes", "categories", "a", "rows"}
+    measures = {name for name, value in public.items() if takes & set(inspect.signature(value).parameters)}
+    assert measures - {"augment", "scores", "score_table", "labelled", "codes_of_both"} == {measure.__name__ for measure in DOORS}
+
+
+@each_door
+def test_an_array_gives_what_a_tensor_gives(measure):
+    expected = measure(*DOORS[measure])
+    assert "array" in measure.__doc__
+    for form in torch.Tensor.numpy, lambda t: backwards(t.numpy()), lambda t: np.asfortranarray(t.numpy()), lambda t: t.numpy().astype(t.numpy().dtype.newbyteorder()):
+        assert same(measure(*given(measure, form)), expected)
+
+
+@each_door
+def test_other_widths_of_numbers(measure):
+    half = lambda t: t.half() if t.dtype == torch.float32 else t
+    assert same(measure(*given(measure, lambda t: half(t).numpy())), measure(*given(measure, half)))
+    double = lambda t: t.double() if t.dtype == torch.float32 else t
+    assert same(measure(*given(measure, lambda t: double(t).numpy())), measure(*given(measure, double)))
+    expected = measure(*DOORS[measure])
+    for width in "int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64":
+        narrow = lambda t: t if t.is_floating_point() else t.numpy().astype(width)
+        found = measure(*given(measure, narrow))
+        assert found.tolist() == expected.tolist() if isinstance(expected, torch.Tensor) else same(found, expected)
+
+
+@each_door
+def test_class_numbers_may_be_lists_and_nothing_else_may(measure):
+    expected = measure(*DOORS[measure])
+    for at, (name, value) in enumerate(zip(inspect.signature(measure).parameters, DOORS[measure])):
+        if not isinstance(value, torch.Tensor): continue
+        listed = [*DOORS[measure][:at], value.tolist(), *DOORS[measure][at + 1:]]
+        if name in LISTS: assert same(measure(*listed), expected)
+        else:
+            with pytest.raises(TypeError, match=f"^{name}: expected a tensor or array of numbers, got list$"): measure(*listed)
+
+
+@each_door
+@pytest.mark.parametrize("bad, came", [(None, "NoneType"), ("012", "str"), (["0", "1"], "list"), ({0: 1}, "dict"), (np.array([0, None]), "array of object"),
+                                       (np.array(["a"]), "array of <U1"), (np.zeros(2, complex), "array of complex128"), (torch.zeros(2, dtype=torch.complex64), "torch.complex64")])
+def test_what_is_no_number_is_refused_in_one_line(measure, bad, came):
+    for at, (name, value) in enumerate(zip(inspect.signature(measure).parameters, DOORS[measure])):
+        if not isinstance(value, torch.Tensor) or (name == "permutation" and bad is None): continue      # None is its default
+        with pytest.raises(TypeError) as error: measure(*DOORS[measure][:at], bad, *DOORS[measure][at + 1:])
+        lists = ", or a list, " if name in LISTS else " "
+        assert re.fullmatch(rf"{name}: expected a tensor or array{lists}of numbers, got {re.escape(came)}( of str)?", str(error.value))
+
+
+def test_shapes_that_would_be_counted_wrongly_are_refused():
+    with pytest.raises(ValueError, match=r"^labels: expected shape \(N,\), got \(24, 1\)$"): label_consistency(DRAWN, LABELS[:, None])
+    with pytest.raises(ValueError, match=r"^predictions: expected shape \(N,\), got \(24, 1, 1\)$"): label_consistency(DRAWN[:, None, None], LABELS)
+    with pytest.raises(ValueError, match=r"^codes: expected shape \(N, D\), got \(24,\)$"): knn_purity(LABELS, LABELS)
+    with pytest.raises(ValueError, match="^features_fake: one label a row is needed, got 24 rows, 23 labels$"): diversity(CODES, DRAWN[1:], CODES, LABELS)
+    with pytest.raises(ValueError, match="^one label a code is needed, got 24 and 23$"): silhouette(CODES, LABELS[1:])
+    with pytest.raises(ValueError, match="^codes: expected a tensor or array of numbers, got a single one$"): knn_purity(np.array(3.0), LABELS)
+    with pytest.raises(ValueError, match="^images: expected at least 3x3 pixels"): sharpness(IMAGES[..., :2])
+    for ragged in [[0], [1, 2]], [1, None]:
+        with pytest.raises(TypeError, match="^labels: expected .* got list of "): accuracy(DRAWN, ragged)
+
+
+def test_extractors_take_arrays(stripes, classifier):
+    x = stripes.x_test[:20]
+    for images in x.numpy(), backwards(x.numpy()), to_float(x).numpy(), np.ascontiguousarray(to_float(x).numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2):
+        assert same(classifier.outputs(images)[1:], classifier.outputs(x)[1:])
+    assert same(classifier.features(x.numpy()), classifier.features(x)) and same(classifier.probabilities(x.numpy()), classifier.probabilities(x))
+    with pytest.raises(TypeError, match="^images: expected a tensor or array of numbers, got list$"): classifier.outputs(x.tolist())
+    arrays = [metrics.Outputs(o.extractor, o.features.numpy(), o.probabilities.numpy()) for o in (outputs(90, 0), outputs(60, 1), outputs(50, 2))]
+    assert scores(*arrays) == scores(outputs(90, 0), outputs(60, 1), outputs(50, 2))
