@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['HEALTHY', 'HEADER', 'TOPIC', 'KEY', 'HEADLINES', 'runs_for', 'about', 'judge_of', 'beyond', 'show_training',
            'stop_without', 'topic_of', 'key_of', 'seeds_of', 'single', 'given_in', 'training_of', 'read_rows',
-           'merge_rows', 'over_seeds', 'mean_row', 'means', 'word', 'command', 'Results', 'results_table',
-           'notebook_of', 'drawn_by', 'numbers', 'caption', 'title_of', 'figure_order', 'gallery']
+           'merge_rows', 'over_seeds', 'mean_row', 'means', 'word', 'command', 'preset_and_seed', 'Results',
+           'results_table', 'notebook_of', 'drawn_by', 'numbers', 'caption', 'title_of', 'figure_order', 'gallery']
 
 # %% ../nbs/10_results.ipynb #f3549c92
 import csv
@@ -187,6 +187,12 @@ def command(notebook, config, fixed=("condition",), extra={}):
     words = [w for name, value in given.items() if name not in skip for w in ("-p", name, word(value))]
     return shlex.join(["papermill", f"nbs/{notebook}.ipynb", f"out/{notebook}.ipynb", *words])
 
+# %% ../nbs/10_results.ipynb #60c30b23
+def preset_and_seed(config):
+    "Those of what `config` draws, which a run in run_dir brings along"
+    drawn = read_record(Path(config.run_dir).expanduser())["config"] if config.run_dir else vars(config)
+    return drawn["preset"], drawn["seed"]
+
 # %% ../nbs/10_results.ipynb #6769905b
 class _Files:
     "Pictures and tables of a notebook."
@@ -194,8 +200,7 @@ class _Files:
         self.notebook, self.config, self.figure, self.rows, self.root = notebook, config, figure, [], project_root()
         self.folder = Path(config.out_dir).expanduser().absolute() if config.out_dir else self.root / "out" / notebook
         self.dataset, self.extra = dataset or Path(config.dataset).stem, extra
-        drawn = read_record(Path(config.run_dir).expanduser())["config"] if config.run_dir else dict(preset=config.preset, seed=config.seed)
-        self.preset, self.seed = drawn["preset"], drawn["seed"]
+        self.preset, self.seed = preset_and_seed(config)
         if config.publish and self.preset == "smoke": refuse("publish", True, "the run in run_dir is of preset smoke, which is no result")
         self.command = self.command_of(config.seed)
 

@@ -531,7 +531,7 @@ def failures(sweep: Sweep) -> list:
 def means_rows(rows: list, varied) -> list:
     "The columns of merged rows that fit on a page, those of the `varied` parameters in front, the first row their names."
     always = ["dataset", "model", "metric", "value", "spread", "seeds", "n"]
-    names = [n for n in varied if n in rows[0] and n not in always] + always
+    names = [n for n in varied if n in rows[0] and n not in (*always, "seed")] + always
     return [names, *([row[n] for n in names] for row in rows)]
 
 def summarise(sweep: Sweep, rows: list, varied, command: str):
