@@ -30,7 +30,7 @@ def small_weights(run: Run, names=("dec", "CG")) -> dict:
 # %% ../nbs/13_pretrained.ipynb #17885090
 def measured_with(run: Run, rows) -> list:
     "Those of the results `rows` that were measured with `run`"
-    mine = about(run) | dict(dataset=run.record["data"]["name"], model=run.config.model)
+    mine = about(run) | dict(dataset=run.record["data"]["name"], model=run.config.model, seed=str(run.config.seed))
     return [row for row in rows if mine.items() <= row.items()]
 
 def card(run: Run, record: dict, measured) -> str:

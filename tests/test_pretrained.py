@@ -86,10 +86,10 @@ def test_nothing_is_drawn_without_the_networks_that_draw(run, tmp_path, capsys, 
 
 
 def test_the_card_shows_the_rows_of_its_own_run_alone(run, tmp_path):
-    row = dict.fromkeys(HEADER, "x") | dict(dataset="digits", model="ours", value="0.123") | about(run)
-    rows = [row, row | dict(value="0.456", wall_time="another run's"), row | dict(value="0.789", model="maae")]
+    row = dict.fromkeys(HEADER, "x") | dict(dataset="digits", model="ours", seed="0", value="0.123") | about(run)
+    rows = [row, row | dict(value="0.456", wall_time="another run's"), row | dict(value="0.789", model="maae"), row | dict(value="0.987", seed="1")]
     said = (pretrained.export(run, tmp_path / "a", rows=rows) / "README.md").read_text(encoding="utf-8")
-    assert "0.123" in said and "0.456" not in said and "0.789" not in said and "seed 0" in said
+    assert "0.123" in said and "0.456" not in said and "0.789" not in said and "0.987" not in said and "seed 0" in said
     assert [kept["value"] for kept in read_rows(tmp_path / "a" / "results.csv")] == ["0.123"]
 
 

@@ -34,7 +34,7 @@ ALLOWED = {name: set() for name in BASE} | {
     "pretrained": BASE | {"training", "runs", "results"},
     "sweep": BASE | {"training", "runs", "results", "pretrained"},
     "benchmark": BASE | {"training", "runs"},
-    "verdicts": {"config"},
+    "verdicts": {"config", "results"},
 }
 
 

@@ -22,7 +22,7 @@ from aae_prior import runs, sweep
 from aae_prior.config import Config, parameters_cell
 from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
-from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, main, mean_row, means, planned, read_notebook
+from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, get, main, planned, read_notebook
 from aae_prior.training import generate, sample_noise
 from sweep_notebooks import CHECK, PARAMETERS, notebook
 
@@ -308,51 +308,82 @@ def test_a_job_says_how_it_ended(job, monkeypatch):
     assert len(waits) == 2                                              # another cell trained the same run: it waited
 
 
-# ---- the mean over seeds ----
+# ---- the mean over seeds, and publishing ----
 
-@given(st.lists(st.integers(-10**6, 10**6).map(lambda n: f"{n / 1000:.4g}"), min_size=2, max_size=6))
-def test_mean_and_spread_are_those_of_numpy(values):
-    row = mean_row([dict(value=v, spread="", seeds="1", command="papermill") for v in values], "aae-prior")
-    numbers = np.array(values, float)
-    assert float(row["value"]) == pytest.approx(numbers.mean(), rel=1e-3, abs=1e-9)
-    assert float(row["spread"]) == pytest.approx(numbers.std(ddof=1), rel=0.06)
-    assert (row["seeds"], row["command"]) == (str(len(values)), "aae-prior")
-
-
-def finished(folder, plain, monkeypatch, words, pairs=()):
-    "A sweep in which every cell is done and has a row of results."
+def finished(folder, plain, monkeypatch, words, pairs=(), publish=False, **script):
+    "A sweep in which every cell has a row of results and is done, or ends as `script` (name of a cell's folder -> outcomes) has it."
     source = read_notebook(plain)
     made = planned(source, words, list(pairs), folder)
     monkeypatch.setitem(sweep.ENGINES, "local", Played)
-    Played.script, Played.looks = {cell.folder.name: ["done"] for cell in made}, [0]
-    swept = Sweep(source, made, folder, "local", Resources(9))
-    swept.run(lambda s: None, every=0)
+    Played.script, Played.looks = {cell.folder.name: script.get(cell.folder.name, ["done"]) for cell in made}, [0]
+    swept = Sweep(source, made, folder, "local", Resources(9), publish=publish)
     for cell in made:
         p = cell.parameters
-        merge_rows(cell.folder / "out" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model=p["model"], metric="diversity", preset=p.get("preset", "quick"), seeds="1",
-                                                         value=str(p["seed"] + 10 * (p["model"] == "maae")), command="papermill")])
+        merge_rows(cell.folder / "out" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model=p["model"], metric="diversity", preset=p.get("preset", "quick"), seed=str(p["seed"]),
+                                                         value=str(p["seed"] + 10 * (p["model"] == "maae")), command=f"papermill -p seed {p['seed']}")])
+        for name in ("plain_digits.png", "table_digits.md", "plain_digits.txt", "another_digits.png"): (cell.folder / "out" / name).write_text(cell.name, encoding="utf-8")
+    swept.run(lambda s: None, every=0)
     return swept
 
 
-def test_the_summary_merges_seeds_and_can_be_published(tmp_path, plain, monkeypatch, capsys):
+def test_the_summary_shows_means_over_seeds(tmp_path, plain, monkeypatch, capsys):
     swept = finished(tmp_path, plain, monkeypatch, ["model=ours,maae", "seed=1,2,6"])
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
     command = sweep.sweep_command(swept.notebook, ["model=ours,maae", "seed=1,2,6"], [("steps", "5")], True)
     assert command == "aae-prior sweep plain.ipynb --grid model=ours,maae seed=1,2,6 -p steps 5 --publish"
-    (tmp_path / "figures").mkdir()
-    merge_rows(tmp_path / "figures" / "results.csv", [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", model="ours", metric="diversity", preset="quick", value="0.1", seeds="1")])
-    assert sweep.conclude(swept, command, publish=True) == 0
-    rows = read_rows(tmp_path / "figures" / "results.csv")
-    assert [(r["model"], r["value"], r["spread"], r["seeds"], r["command"]) for r in rows] == [("ours", "3", "2.6", "3", command), ("maae", "13", "2.6", "3", command)]
-    assert read_rows(tmp_path / "summary.csv") == rows
+    assert sweep.conclude(swept, command) == 0
+    with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
+    assert [(r["model"], r["value"], r["spread"], r["seeds"], r["seed"], r["command"]) for r in rows] == [("ours", "3", "2.6", "3", "1;2;6", "papermill -p seed 1"), ("maae", "13", "2.6", "3", "1;2;6", "papermill -p seed 1")]
     page = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert command in page and "| digits | ours | diversity | 3 | 2.6 | 3 |" in page and page.count("| done |") == 6
     assert "6 of 6 cells are done" in capsys.readouterr().out
+    assert not any(get(cell.folder / "cell.json").get("published") for cell in swept.cells)
+
+
+@pytest.fixture
+def figures(tmp_path, monkeypatch):
+    "The folder of published pictures and rows, with a row of seed 1 and a mean that is older than the column `seed`."
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    (tmp_path / "figures").mkdir()
+    row = dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", metric="diversity", preset="quick", value="0.1")
+    merge_rows(tmp_path / "figures" / "results.csv", [row | dict(model="ours", seed="1"), row | dict(model="maae", seed="0;1;2")])
+    return tmp_path / "figures"
+
+
+def published(figures): return [(r["model"], r["seed"], r["value"]) for r in read_rows(figures / "results.csv")]
+
+
+def test_every_cell_is_published_under_its_own_seed(tmp_path, plain, monkeypatch, figures):
+    finished(tmp_path, plain, monkeypatch, ["model=ours,maae", "seed=1,2"], publish=True)
+    assert sorted(published(figures)) == [("maae", "1", "11"), ("maae", "2", "12"), ("ours", "1", "1"), ("ours", "2", "2")]
+    assert read_rows(figures / "results.csv")[0]["command"].endswith(" -p publish true")
+    assert not list(figures.glob("*.png"))                                   # each cell has a part of it
+
+
+def test_a_cell_that_is_done_is_published_while_another_fails(tmp_path, plain, monkeypatch, figures):
+    swept = finished(tmp_path, plain, monkeypatch, ["seed=1,2,6"], [("model", "ours")], publish=True, **{"seed=2": ["failed"]})
+    assert sweep.conclude(swept, "aae-prior") == 1
+    assert published(figures) == [("maae", "0;1;2", "0.1"), ("ours", "1", "1"), ("ours", "6", "6")]
+    assert {path.name: path.read_text(encoding="utf-8") for path in figures.iterdir() if path.suffix in (".png", ".md", ".txt")} == {"plain_digits.png": "seed=1", "table_digits.md": "seed=1"}
+
+
+def test_a_cell_is_published_as_soon_as_it_is_done_and_once(tmp_path, plain, monkeypatch, figures):
+    made = planned(read_notebook(plain), ["seed=1,2"], [("model", "ours")], tmp_path)
+    monkeypatch.setitem(sweep.ENGINES, "local", Played)
+    swept = finished(tmp_path, plain, monkeypatch, ["seed=1,2"], [("model", "ours")])              # done without --publish
+    (made[1].folder / "cell.json").write_text(json.dumps(get(made[1].folder / "cell.json") | dict(state="waiting")), encoding="utf-8")
+    Played.script, Played.looks, seen = {"seed=2": ["done"]}, [5], []
+    again = Sweep(swept.notebook, made, tmp_path, "local", Resources(1), publish=True)
+    again.run(lambda s: seen.append((s.states["seed=2"], published(figures)[-1])), every=0)
+    assert seen[0] == ("running", ("ours", "1", "1")) and seen[-1] == ("done", ("ours", "2", "2"))
+    newer = read_rows(figures / "results.csv")[-1] | dict(value="0.2")                             # published since then by other means
+    merge_rows(figures / "results.csv", [newer])
+    Sweep(swept.notebook, made, tmp_path, "local", Resources(1), publish=True).run(lambda s: None, every=0)
+    assert published(figures)[-1] == ("ours", "2", "0.2")
 
 
 def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
     swept = finished(tmp_path, plain, monkeypatch, ["steps=5,6", "seed=1,2"], [("model", "ours")])
-    sweep.conclude(swept, "aae-prior", publish=False)
+    sweep.conclude(swept, "aae-prior")
     with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
     assert [(r["steps"], r["value"], r["seeds"]) for r in rows] == [("5", "1.5", "2"), ("6", "1.5", "2")]
 
@@ -360,7 +391,7 @@ def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
 def test_columns_of_results_that_vary_are_shown(tmp_path, plain, monkeypatch, capsys):
     notebook(plain, PARAMETERS.replace("seed:", "epochs: float = None  # passes\nseed:"), CHECK)
     swept = finished(tmp_path, plain, monkeypatch, ["epochs=1,5", "preset=quick,cpu", "seed=1,2"], [("model", "ours")])
-    sweep.conclude(swept, "aae-prior", publish=False)
+    sweep.conclude(swept, "aae-prior")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     at = lines.index(["epochs", "preset", "dataset", "model", "metric", "value", "spread", "seeds", "n"])
     assert [line[:3] for line in lines[at + 1:at + 5]] == [[epochs, preset, "digits"] for epochs in "15" for preset in ("quick", "cpu")]
@@ -378,11 +409,6 @@ def test_the_table_is_drawn_over_itself_and_fits_the_terminal(tmp_path, plain, m
     first, second = capsys.readouterr().out.split("\x1b[4F\x1b[J")                     # four lines up, and clear
     assert first == second and max(map(len, first.splitlines())) < 30
     assert [line.split()[:2] for line in first.splitlines()] == [["cell", "state"], ["seed=6", "failed"], ["seed=1", "done"], ["...", "and"]]
-
-
-def test_words_in_the_place_of_numbers_are_kept():
-    row = dict.fromkeys(HEADER, "") | dict(value="not computed", seeds="1")
-    assert means([(dict(seed=0), [row]), (dict(seed=1), [row])], "c")[0]["value"] == "not computed"
 
 
 # ---- runs and samples ----
