@@ -71,8 +71,8 @@ bench: $(VENV)/installed-bench
 # Called with nbs/NAME.ipynb: writes out/NAME.ipynb and names the pictures it drew.
 define run_notebook
 set -e; name=$(basename $(notdir $(1))); mkdir -p out; touch out/.started; \
-echo "papermill $(1) out/$$name.ipynb $(ARGS)"; \
-$(BIN)/papermill $(1) out/$$name.ipynb $(ARGS); \
+echo "aae-prior run $(1) out/$$name.ipynb $(ARGS)"; \
+$(BIN)/aae-prior run $(1) out/$$name.ipynb $(ARGS); \
 echo "pictures:"; find "$(CURDIR)/out" "$(CURDIR)/figures" -name '*.png' -newer out/.started
 endef
 
