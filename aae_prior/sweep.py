@@ -10,9 +10,9 @@ __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_no
            'TrainingLines', 'watched', 'said', 'word_of', 'duration', 'state_rows', 'aligned', 'Screen', 'Log',
            'mean_row', 'means', 'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise',
            'find_run', 'label_numbers', 'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows',
-           'Parser', 'count', 'count_from_0', 'option', 'sweep_arguments', 'sample_arguments', 'export_arguments',
-           'run_arguments', 'sweep_command_line', 'conclude', 'publish_rows', 'runs_command_line',
-           'sample_command_line', 'run_command_line', 'export_command_line', 'parser', 'main']
+           'Parser', 'count', 'count_from_0', 'option', 'machine_arguments', 'sweep_arguments', 'sample_arguments',
+           'export_arguments', 'run_arguments', 'sweep_command_line', 'swept', 'conclude', 'publish_rows',
+           'runs_command_line', 'sample_command_line', 'run_command_line', 'export_command_line', 'parser', 'main']
 
 # %% ../nbs/09_sweep.ipynb #caedf1f3
 import argparse
@@ -737,13 +737,9 @@ def option(text) -> tuple:
     return name, value
 
 # %% ../nbs/09_sweep.ipynb #fead2bbc
-def sweep_arguments(parser):
-    "The arguments of `aae-prior sweep`."
+def machine_arguments(parser):
+    "The arguments that say where jobs run, and what each gets."
     add = parser.add_argument
-    add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
-    add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="what varies: each combination is one cell")
-    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="fixed", help="a parameter of all cells, as papermill takes it")
-    add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
     add("--cluster", choices=tuple(ENGINES), default="local", help="processes of this machine, or jobs of Slurm [local]")
     add("--jobs", type=count, help="how many jobs at a time [local: as many as there are cores for; slurm: no limit]")
     add("--retries", type=count_from_0, default=2, help="how often a job that was killed is submitted again [2]")
@@ -752,6 +748,15 @@ def sweep_arguments(parser):
     add("--minutes", type=count, default=24 * 60, help="time limit of a job; at its end it is queued again and goes on [1440]")
     add("--memory", type=float, metavar="GB", help="memory of a job; Slurm only [the cluster's]")
     add("--slurm", nargs="+", type=option, default=[], metavar="NAME=VALUE", help="further options of sbatch, as in partition=gpu account=me")
+
+def sweep_arguments(parser):
+    "The arguments of `aae-prior sweep`."
+    add = parser.add_argument
+    add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
+    add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="what varies: each combination is one cell")
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="fixed", help="a parameter of all cells, as papermill takes it")
+    add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
+    machine_arguments(parser)
     add("--publish", action="store_true", help="when all cells are done, put the means into figures/results.csv")
 
 # %% ../nbs/09_sweep.ipynb #dfa386f3
@@ -787,6 +792,10 @@ def sweep_command_line(a) -> int:
     "Run `aae-prior sweep`; 0 when every cell is done, else 1."
     notebook, folder = read_notebook(a.notebook), (a.out or Path("out/sweeps") / Path(a.notebook).stem).expanduser().absolute()
     made = planned(notebook, a.grid, a.fixed, folder, a.cluster == "slurm", a.publish)
+    return swept(notebook, made, folder, a, sweep_command(notebook, a.grid, a.fixed, a.publish), a.publish)
+
+def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish: bool) -> int:
+    "Run the cells `made` where and as the `machine_arguments` `a` say; 0 when every cell is done, else 1."
     if a.cluster == "local" and (a.slurm or a.memory): raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
     jobs = a.jobs or (len(made) if a.cluster == "slurm" else max(1, (os.cpu_count() or 1) // a.cpus))
     folder.mkdir(parents=True, exist_ok=True)
@@ -795,7 +804,7 @@ def sweep_command_line(a) -> int:
     with lock:
         sweep = Sweep(notebook, made, folder, a.cluster, Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm)), a.retries)
         sweep.run(Screen() if sys.stdout.isatty() else Log())
-        return conclude(sweep, sweep_command(notebook, a.grid, a.fixed, a.publish), a.publish)
+        return conclude(sweep, command, publish)
 
 def conclude(sweep: Sweep, command: str, publish: bool) -> int:
     "Write and print the summary; publish the means where asked and nothing failed. The exit status."
@@ -851,6 +860,7 @@ def run_command_line(a) -> int:
         print(f"{error.ename}: {last_line(error.evalue)}; notebook: {output}", file=sys.stderr)
         return 1
     except Exception as error:
+        if type(error).__name__ == "Abort": raise KeyboardInterrupt from None      # click's name for it
         if not hasattr(error, "format_message"): raise              # a word that papermill does not know
         raise ValueError(f"{error.format_message()}; papermill --help lists the options") from None
     return 0
