@@ -298,6 +298,7 @@ def paper_arguments(parser):
     add("--missing", action="store_true", help="leave out what has rows of the same command in figures/results.csv, wherever it was made")
     machine_arguments(parser)
 
+# %% ../nbs/15_plan.ipynb #c1500020
 def paper_command_line(a) -> int:
     "Run `aae-prior paper`; 0 when everything asked for is done, else 1."
     from aae_prior.results import read_rows
@@ -315,7 +316,7 @@ def paper_command_line(a) -> int:
     print(f"{len(to_run)} of {len(entries)} entries are to run; --plan lists them", flush=True)
     return max([make(entry, a) for entry in to_run], default=0)
 
-# %% ../nbs/15_plan.ipynb #c1500020
+# %% ../nbs/15_plan.ipynb #c1500021
 PAPER = ("paper", "Make everything that is published, or a part of it.", paper_command_line, paper_arguments)
 
 def main(words=None) -> int:

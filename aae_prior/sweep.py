@@ -11,7 +11,7 @@ __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_no
            'mean_row', 'means', 'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise',
            'find_run', 'label_numbers', 'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows',
            'Parser', 'count', 'count_from_0', 'option', 'machine_arguments', 'sweep_arguments', 'sample_arguments',
-           'export_arguments', 'run_arguments', 'sweep_command_line', 'swept', 'conclude', 'publish_rows',
+           'export_arguments', 'run_arguments', 'sweep_command_line', 'conclude', 'swept', 'publish_rows',
            'runs_command_line', 'sample_command_line', 'run_command_line', 'export_command_line', 'parser', 'main']
 
 # %% ../nbs/09_sweep.ipynb #caedf1f3
@@ -794,6 +794,18 @@ def sweep_command_line(a) -> int:
     made = planned(notebook, a.grid, a.fixed, folder, a.cluster == "slurm", a.publish)
     return swept(notebook, made, folder, a, sweep_command(notebook, a.grid, a.fixed, a.publish), a.publish)
 
+def conclude(sweep: Sweep, command: str, publish: bool) -> int:
+    "Write and print the summary; publish the means where asked and nothing failed. The exit status."
+    varied = [k for k in sweep.cells[0].parameters if len({repr(c.parameters[k]) for c in sweep.cells}) > 1]
+    rows, bad = collect(sweep, varied, command), failures(sweep)
+    summarise(sweep, rows, varied, command)
+    if rows: print("", *aligned(means_rows(rows, varied)), "", sep="\n")
+    if publish and not bad: publish_rows(rows)
+    for line in bad: print(line, file=sys.stderr)
+    print(f"{len(sweep.cells) - len(bad)} of {len(sweep.cells)} cells are done; summary: {sweep.folder / 'summary.md'}", flush=True)
+    return 1 if bad else 0
+
+# %% ../nbs/09_sweep.ipynb #b1a00013
 def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish: bool) -> int:
     "Run the cells `made` where and as the `machine_arguments` `a` say; 0 when every cell is done, else 1."
     if a.cluster == "local" and (a.slurm or a.memory): raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
@@ -805,17 +817,6 @@ def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish
         sweep = Sweep(notebook, made, folder, a.cluster, Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm)), a.retries)
         sweep.run(Screen() if sys.stdout.isatty() else Log())
         return conclude(sweep, command, publish)
-
-def conclude(sweep: Sweep, command: str, publish: bool) -> int:
-    "Write and print the summary; publish the means where asked and nothing failed. The exit status."
-    varied = [k for k in sweep.cells[0].parameters if len({repr(c.parameters[k]) for c in sweep.cells}) > 1]
-    rows, bad = collect(sweep, varied, command), failures(sweep)
-    summarise(sweep, rows, varied, command)
-    if rows: print("", *aligned(means_rows(rows, varied)), "", sep="\n")
-    if publish and not bad: publish_rows(rows)
-    for line in bad: print(line, file=sys.stderr)
-    print(f"{len(sweep.cells) - len(bad)} of {len(sweep.cells)} cells are done; summary: {sweep.folder / 'summary.md'}", flush=True)
-    return 1 if bad else 0
 
 # %% ../nbs/09_sweep.ipynb #53aac2d3
 def publish_rows(rows: list):
@@ -862,7 +863,7 @@ def run_command_line(a) -> int:
     except Exception as error:
         if type(error).__name__ == "Abort": raise KeyboardInterrupt from None      # click's name for it
         if not hasattr(error, "format_message"): raise              # a word that papermill does not know
-        raise ValueError(f"{error.format_message()}; papermill --help lists the options") from None
+        raise ValueError(f"{error.format_message().rstrip('.')}; papermill --help lists the options") from None
     return 0
 
 # %% ../nbs/09_sweep.ipynb #a4a9bb18

@@ -24,7 +24,7 @@ from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, main, mean_row, means, planned, read_notebook
 from aae_prior.training import generate, sample_noise
-from sweep_notebooks import CHECK, PARAMETERS, notebook
+from sweep_notebooks import CHECK, PARAMETERS, TRAINS, notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -480,19 +480,22 @@ def test_a_running_cell_says_where_its_training_is(tmp_path, plain):
 
 # As somebody types it, since it is the terminal that decides.
 RUN = "import sys; from aae_prior.plan import main; sys.exit(main(sys.argv[1:]))"
-TRAINING = ["-p", "preset", "smoke", "-p", "steps", "40", "-p", "n_eval", "20"]
+SAYS = """import json, os, time
+for i in range(1, 41):
+    at = dict(title="ours on digits: step", step=i, steps=40, epoch="epoch 0.1", losses="L_rec 2", speed="79 images/s", left="00:01 left")
+    with open(os.environ["AAE_PRIOR_PROGRESS"], "a") as file: file.write(json.dumps(at) + "\\n")
+    time.sleep(0.05)"""
 
 
-def typed(tmp_path, *words):
-    "Command line and environment of `aae-prior run` on a notebook that trains."
-    path = notebook(tmp_path / "trains.ipynb", PARAMETERS + "\nn_eval: int = None  # images", *TRAINS[1:])
-    command = [sys.executable, "-c", RUN, "run", str(path), str(tmp_path / "made" / "executed.ipynb"), *TRAINING, "-p", "out_dir", str(tmp_path / "out"), *words]
-    return command, os.environ | dict(AAE_PRIOR_RUNS=str(tmp_path / "runs"))
+def typed(path, *words):
+    "The command line `aae-prior run` on the notebook `path`."
+    return [sys.executable, "-c", RUN, "run", str(path), str(path.parent / "made" / "executed.ipynb"), *words]
 
 
-def test_a_training_shows_in_a_log(tmp_path):
-    command, env = typed(tmp_path)
-    with open(tmp_path / "log", "w", encoding="utf-8") as log: assert subprocess.run(command, env=env, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+def test_a_training_shows_in_a_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path / "runs"))
+    command = typed(notebook(tmp_path / "trains.ipynb", *TRAINS), "-p", "preset", "smoke", "-p", "steps", "40", "-p", "batch_size", "8", "-p", "out_dir", str(tmp_path / "out"))
+    with open(tmp_path / "log", "w", encoding="utf-8") as log: assert subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode == 0
     lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
     shown = [line for line in lines if "ours on digits: step" in line]
     assert len(lines) < 200 and len(shown) >= 2
@@ -503,10 +506,10 @@ def test_a_training_shows_in_a_log(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="no pseudo-terminal")
 def test_a_training_shows_as_a_bar_in_a_terminal(tmp_path):
     import fcntl, pty, struct, termios
-    command, env = typed(tmp_path)
+    command = typed(notebook(tmp_path / "says.ipynb", PARAMETERS, SAYS))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
-    process = subprocess.Popen(command, env=env | dict(TERM="xterm"), stdin=theirs, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(command, env=os.environ | dict(TERM="xterm"), stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said = b""
     while True:
@@ -527,4 +530,4 @@ def test_a_run_that_fails_says_why_in_one_line(tmp_path, capsys):
     assert said == f"SettingError: steps = 0: must be at least 1 and at most 1000000000; notebook: {tmp_path / 'made.ipynb'}"
     assert main(["run", str(tmp_path / "none.ipynb")]) == 2 and "none.ipynb: no such notebook" in capsys.readouterr().err
     assert main(["run", str(path), str(tmp_path / "made.ipynb"), "--no-such-word"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("--no-such-word; papermill --help lists the options")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("'--no-such-word'; papermill --help lists the options")
