@@ -541,6 +541,7 @@ class Screen:
         print(f"\x1b[{self.height}F\x1b[J" * (self.height > 0) + "\n".join(line[:size.columns - 1] for line in lines), flush=True)
         self.height = len(lines)
 
+# %% ../nbs/09_sweep.ipynb #b1a00014
 class Log:
     "A line for each change of a cell's state; between them, when one is due, the newest line of a running cell."
     def __init__(self): self.before, self.shown, self.lines, self.pace = {}, {}, {}, Pace()
@@ -894,6 +895,7 @@ def parser(further=()) -> Parser:
     for words in further: command(*words)
     return top
 
+# %% ../nbs/09_sweep.ipynb #b1a00015
 def main(words=None, further=()) -> int:
     "The command `aae-prior`, with `further` commands; its exit status."
     a = parser(further).parse_args(words)

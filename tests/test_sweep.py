@@ -494,7 +494,7 @@ def typed(path, *words):
 
 def test_a_training_shows_in_a_log(tmp_path, monkeypatch):
     monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path / "runs"))
-    command = typed(notebook(tmp_path / "trains.ipynb", *TRAINS), "-p", "preset", "smoke", "-p", "steps", "40", "-p", "batch_size", "8", "-p", "out_dir", str(tmp_path / "out"))
+    command = typed(notebook(tmp_path / "trains.ipynb", *TRAINS), "-p", "preset", "smoke", "-p", "steps", "40", "-p", "batch_size", "8", "-p", "eval_every", "40", "-p", "out_dir", str(tmp_path / "out"))
     with open(tmp_path / "log", "w", encoding="utf-8") as log: assert subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode == 0
     lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
     shown = [line for line in lines if "ours on digits: step" in line]
