@@ -70,6 +70,9 @@ def test_its_notebook_takes_the_parameters_and_the_command_says_them(entry):
         assert command.startswith(f"papermill nbs/{entry.notebook}.ipynb out/{entry.notebook}.ipynb") and same(entry, seed, command)
         if entry.dataset: assert (config_of(entry, seed).dataset, config_of(entry, seed).preset, config_of(entry, seed).seed) == (entry.dataset, entry.preset, seed)
     assert len({command_of(entry, seed) for seed in entry.seeds}) == len(entry.seeds)
+    kinds = planning.read_notebook(planning.notebook_path(entry.notebook)).kinds
+    words = command_of(entry, entry.seeds[-1]).split()
+    assert {words[i + 1] for i, word in enumerate(words) if word == "-p"} <= set(kinds)
 
 
 def test_no_two_entries_are_alike():
@@ -107,7 +110,8 @@ def test_what_is_in_the_plan_is_published_and_nothing_else():
     [entry] = select(PLAN, "fig8", "svhn", seed=5)
     assert not entry.published and entry.seeds == (5,)
     [entry] = select(PLAN, "fig8", "mnist", seed=2)
-    assert entry.published and entry.seeds == (2,)
+    assert entry.published and entry.seeds == (2,) and not entry.pictures          # those of seed 0 stay
+    assert [e.pictures for e in select(PLAN, "fig8", "mnist", seed=0)] == [("fig8_supervised_mnist.png",)]
     assert not any(entry.published for entry in select(PLAN, preset="smoke"))
 
 
