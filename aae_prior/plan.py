@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LENGTH', 'PAPER', 'Entry', 'folder_of_notebooks', 'read_plan', 'shows', 'instead', 'of_seeds', 'some_of', 'select',
-           'given', 'notebook_path', 'settings', 'settings_of', 'config_of', 'command_of', 'same', 'seeds_of',
-           'rows_of', 'makes', 'folder_of', 'cells_of', 'state', 'finished_runs', 'runs_of', 'steps_of', 'made_with',
-           'estimate', 'span', 'time_of', 'time_of_all', 'plan_table', 'commands_table', 'checked', 'make',
+           'given', 'notebook_path', 'settings', 'settings_of', 'config_of', 'command_of', 'read_command', 'same',
+           'seeds_of', 'rows_of', 'makes', 'folder_of', 'cells_of', 'state', 'finished_runs', 'runs_of', 'steps_of',
+           'made_with', 'estimate', 'span', 'time_of', 'time_of_all', 'plan_table', 'commands_table', 'checked', 'make',
            'paper_arguments', 'paper_command_line', 'main']
 
 # %% ../nbs/15_plan.ipynb #c1500003
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from .config import PRESETS, Config, refuse
-from .sweep import Cell, aligned, cell_folder, check, get, literal, machine_arguments, markdown, read_notebook, swept
+from .sweep import Cell, aligned, cell_folder, check, get, machine_arguments, markdown, read_notebook, swept
 
 # %% ../nbs/15_plan.ipynb #c1500006
 @dataclass(frozen=True)
@@ -135,14 +135,18 @@ def command_of(entry: Entry, seed: int = 0) -> str:
     fixed = {"condition", "model", "preset"} - given(entry, seed).keys()        # where these are set, the notebook does it
     return command(entry.notebook, config_of(entry, seed), fixed, own)
 
-def same(entry: Entry, seed: int, command: str) -> bool:
-    "Whether `command`, of a row, makes what `entry` with `seed` makes: through papermill, or as a sweep over seeds."
+def read_command(notebook: str, command: str, seed: int = 0) -> dict:
+    "What `notebook` reads from the `command` of a row of `seed`, through papermill or as a sweep over seeds; {} where it refuses it."
     words = shlex.split(command)
     pairs = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
     pairs.pop("publish", None)
     if seed and "--grid" in words: pairs["seed"] = str(seed)
-    try: return settings(entry.notebook, tuple((name, literal(text, "str")) for name, text in pairs.items())) == settings_of(entry, seed)
-    except ValueError: return False                     # of a time when there were other parameters
+    try: return settings(notebook, tuple(pairs.items()))
+    except ValueError: return {}                        # of a time when there were other parameters
+
+def same(entry: Entry, seed: int, command: str) -> bool:
+    "Whether `command`, of a row, makes what `entry` with `seed` makes."
+    return read_command(entry.notebook, command, seed) == settings_of(entry, seed)
 
 # %% ../nbs/15_plan.ipynb #c1500012
 def seeds_of(row: dict) -> list:
@@ -210,10 +214,12 @@ def runs_of(entry: Entry, rows: list) -> dict:
         if times: found[(row["dataset"], row["preset"], row["model"], variant, row["wall_time"])] = statistics.fmean(times) * len(seeds_of(row))
     return found
 
-def steps_of(rows: list, preset: str) -> int:
-    "How many steps the runs behind `rows` were trained."
-    named = re.search(r"-p steps (\d+)", rows[0]["command"])
-    return int(named[1]) if named else PRESETS[preset]["steps"]
+def steps_of(entry: Entry, rows: list) -> int:
+    "How many steps the runs behind those of `rows` that belong to `entry` were trained."
+    command = rows_of(entry, rows)[0]["command"]
+    read = [value.steps for value in read_command(entry.notebook, command).values() if isinstance(value, Config)]
+    named = re.search(r"-p steps (\d+)", command)
+    return read[0] if read else int(named[1]) if named else PRESETS[entry.preset]["steps"]
 
 def made_with(entry: Entry, rows: list) -> int:
     "How many papermill runs the rows of `entry` come from."
@@ -226,7 +232,7 @@ def estimate(entry: Entry, plan: list, rows: list):
     own = [e for e in plan if (e.notebook, e.preset, e.dataset) == (entry.notebook, entry.preset, entry.dataset)]
     for other in (*own, *alike):
         if entry.by_hand or not (runs := runs_of(other, rows)): continue
-        scale = config_of(entry).steps / steps_of(rows_of(other, rows), other.preset) / made_with(other, rows)
+        scale = config_of(entry).steps / steps_of(other, rows) / made_with(other, rows)
         return {(entry.dataset, *known[1:]): seconds * scale for known, seconds in runs.items()}
     return {}
 

@@ -153,6 +153,8 @@ def test_times_come_from_rows():
     assert time_of(ONE, [ONE], rows) == "5 min" and time_of(ONE, [ONE], []) == "unknown"
     longer = Entry("fig8_supervised", "8", "mnist", "quick", parameters=dict(steps=2 * config_of(ONE).steps), rows=("mnist",))
     assert sum(estimate(longer, [longer, ONE], rows).values()) == 300
+    shorter = [row | dict(command=row["command"] + f" -p steps {config_of(ONE).steps // 2}") for row in rows]
+    assert sum(estimate(ONE, [ONE], shorter).values()) == 300
     wider = replace(longer, preset="cpu", parameters={})
     assert estimate(wider, [wider, ONE], rows) == {}
 
