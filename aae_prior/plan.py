@@ -183,7 +183,7 @@ def state(entry: Entry, seed: int, rows: list) -> str:
     if entry.by_hand: return "drawn by hand"
     cell = next(cell for cell in cells_of(entry) if cell.name == f"seed={seed}")
     here = get(cell.folder / "cell.json").get("state", "")
-    mine = [row for row in rows_of(entry, rows) if seed in seeds_of(row)]
+    mine = [row for row in rows_of(entry, rows) if seed in seeds_of(row) and not row["model"].startswith("real ")]      # which no run has drawn
     drawn = all((folder_of_notebooks().parent / "figures" / name).is_file() for name in entry.pictures)
     published = drawn and bool(mine or not entry.rows) and all(same(entry, seed, row["command"]) for row in mine)
     if here == "done": return "done here" + ", published" * published
@@ -221,6 +221,7 @@ def steps_of(entry: Entry, rows: list) -> int:
     named = re.search(r"-p steps (\d+)", command)
     return read[0] if read else int(named[1]) if named else PRESETS[entry.preset]["steps"]
 
+# %% ../nbs/15_plan.ipynb #c1500018
 def made_with(entry: Entry, rows: list) -> int:
     "How many papermill runs the rows of `entry` come from."
     there = {seed for row in rows_of(entry, rows) for seed in seeds_of(row)}
@@ -236,7 +237,7 @@ def estimate(entry: Entry, plan: list, rows: list):
         return {(entry.dataset, *known[1:]): seconds * scale for known, seconds in runs.items()}
     return {}
 
-# %% ../nbs/15_plan.ipynb #c1500018
+# %% ../nbs/15_plan.ipynb #c1500019
 def span(seconds) -> str:
     "Seconds in minutes or hours."
     return "unknown" if not seconds else f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
@@ -255,7 +256,7 @@ def time_of_all(entries: list, plan: list, rows: list) -> str:
         if not known and entry.rows and not entry.by_hand: unknown.append(entry.name)
     return span(sum(runs.values())) + f", without {'; '.join(unknown)}, of which no times are known" * bool(unknown)
 
-# %% ../nbs/15_plan.ipynb #c150001b
+# %% ../nbs/15_plan.ipynb #c150001c
 def plan_table(entries: list, plan: list, rows: list) -> list:
     "A row an entry: what it is, where its seeds stand, its time and its pictures; the first row their names."
     lines = [("what", "seeds", "state", "time", "pictures")]
@@ -280,7 +281,7 @@ def commands_table(plan=None, rows=None) -> str:
         lines.append((entry.figure, entry.dataset, entry.preset, f"`{command_of(entry, entry.seeds[0])}`{others}", time_of(entry, plan, rows)))
     return markdown(lines)
 
-# %% ../nbs/15_plan.ipynb #c150001e
+# %% ../nbs/15_plan.ipynb #c150001f
 def checked(entries: list):
     "ValueError in one line where a notebook would refuse the parameters of one of `entries`."
     for entry in entries:
@@ -298,7 +299,7 @@ def make(entry: Entry, a) -> int:
     if not entry.published: print(f"not in nbs/plan.toml, so not published; pictures and rows: {folder / 'cells'}", flush=True)
     return status
 
-# %% ../nbs/15_plan.ipynb #c150001f
+# %% ../nbs/15_plan.ipynb #c1500020
 def paper_arguments(parser):
     "The arguments of `aae-prior paper`."
     add = parser.add_argument
@@ -310,7 +311,7 @@ def paper_arguments(parser):
     add("--missing", action="store_true", help="leave out what has rows of the same command in figures/results.csv, wherever it was made")
     machine_arguments(parser)
 
-# %% ../nbs/15_plan.ipynb #c1500020
+# %% ../nbs/15_plan.ipynb #c1500021
 def paper_command_line(a) -> int:
     "Run `aae-prior paper`; 0 when everything asked for is done, else 1."
     from aae_prior.results import read_rows
@@ -328,7 +329,7 @@ def paper_command_line(a) -> int:
     print(f"{len(to_run)} of {len(entries)} entries are to run; --plan lists them", flush=True)
     return max([make(entry, a) for entry in to_run], default=0)
 
-# %% ../nbs/15_plan.ipynb #c1500021
+# %% ../nbs/15_plan.ipynb #c1500022
 PAPER = ("paper", "Make everything that is published, or a part of it.", paper_command_line, paper_arguments)
 
 def main(words=None) -> int:
