@@ -11,7 +11,8 @@ PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 help:
 	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
-	@echo "make paper     every figure of one data set: make paper DATASET=mnist PRESET=cpu DEVICE=auto SEED=0"
+	@echo "make paper     everything that is published, or a part: make paper DATASET=mnist FIGURE=8 PRESET=cpu SEED=0;"
+	@echo "               with PLAN=1 only say what would run, what is there and how long it takes"
 	@echo "make bench     time the training step beside its references (about 10 minutes on a quiet machine)"
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
@@ -44,26 +45,12 @@ $(VENV)/installed-bench: pyproject.toml
 fig8: $(VENV)/installed
 	@$(call run_notebook,$(wildcard nbs/$@_*.ipynb))
 
-# Everything that a data set needs, published: `make paper DATASET=mnist PRESET=cpu DEVICE=auto SEED=0`; what was executed is skipped.
-DATASET ?= digits
-PRESET  ?= quick
-DEVICE  ?= auto
-SEED    ?= 0
-GENERATION := fig5_generation fig6_high_dimensional
-CODES      := fig8_supervised fig9_supervised_codes fig11_unsupervised fig12_unsupervised_codes
-ORDER_svhn       := $(CODES)
-ORDER_flowers102 := fig13_text_to_image fig14_colour
-ORDER            := $(or $(ORDER_$(DATASET)),$(GENERATION) $(CODES) table1_inception_score)
-EXECUTED         := out/paper/$(DATASET)-$(PRESET)-$(SEED)
-PUBLISH          := $(if $(filter smoke,$(PRESET)),false,true)
+# Everything that nbs/plan.toml lists, published, or a part of it: `make paper DATASET=mnist FIGURE=8`; what is done is not done again.
+PART := $(foreach name,FIGURE DATASET PRESET SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
+PART += $(if $(filter-out 0,$(PLAN)),--plan) $(if $(filter-out 0,$(MISSING)),--missing)
 
-paper: $(VENV)/installed     # one after the other, in order, also under make -j: later notebooks find the runs of earlier ones
-	@set -e; for name in $(ORDER); do $(MAKE) --no-print-directory $(EXECUTED)/$$name.ipynb; done
-
-$(EXECUTED)/%.ipynb: nbs/%.ipynb
-	@mkdir -p $(@D)
-	$(BIN)/papermill $< $@.part.ipynb -p dataset $(DATASET) -p preset $(PRESET) -p device $(DEVICE) -p seed $(SEED) -p publish $(PUBLISH) $(ARGS)
-	@mv $@.part.ipynb $@
+paper: $(VENV)/installed
+	@$(BIN)/aae-prior paper $(PART) $(ARGS)
 
 bench: $(VENV)/installed-bench
 	@$(call run_notebook,nbs/benchmark.ipynb)
@@ -71,8 +58,8 @@ bench: $(VENV)/installed-bench
 # Called with nbs/NAME.ipynb: writes out/NAME.ipynb and names the pictures it drew.
 define run_notebook
 set -e; name=$(basename $(notdir $(1))); mkdir -p out; touch out/.started; \
-echo "papermill $(1) out/$$name.ipynb $(ARGS)"; \
-$(BIN)/papermill $(1) out/$$name.ipynb $(ARGS); \
+echo "aae-prior run $(1) out/$$name.ipynb $(ARGS)"; \
+$(BIN)/aae-prior run $(1) out/$$name.ipynb $(ARGS); \
 echo "pictures:"; find "$(CURDIR)/out" "$(CURDIR)/figures" -name '*.png' -newer out/.started
 endef
 

@@ -9,7 +9,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'evaluation_inputs', 'real_distances', 'usage', 'indicators', 'signs', 'Session', 'advance', 'stamp',
            'settle', 'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint',
            'last_good', 'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
-           'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Bar', 'Lines', 'Silence', 'clear_temporary',
+           'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Silence', 'Bar', 'Lines', 'clear_temporary',
            'fixed_precision', 'resume', 'begin', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only',
            'with_average', 'load', 'statistics_of', 'as_trained', 'data_of', 'sentences_of', 'drawing', 'chosen_run']
 
@@ -474,38 +474,50 @@ def losses_line(session: Session) -> str:
     return "  ".join(f"{k} {v:.3g}" for k, v in shown.items())
 
 # %% ../nbs/08_runs.ipynb #2906e7de
-class Bar:
+class Silence:
+    "No report; only where the training is, at most once a second, for who reads the file `AAE_PRIOR_PROGRESS`."
+    def __init__(self, session, title): self.title, self.first, self.started, self.told = title, session.step, time.monotonic(), 0.0
+
+    def words(self, session) -> dict:
+        "Where the training is: title, step, steps, and epoch, losses, speed and time left in words."
+        i, n = session.step, session.steps
+        per_step = (time.monotonic() - self.started) / (i - self.first)
+        left = "done" if i == n else f"{tqdm.format_interval(per_step * (n - i))} left"
+        return dict(title=self.title, step=i, steps=n, epoch=f"epoch {i / session.per_epoch:.2f}", losses=losses_line(session),
+                    speed=f"{session.config.batch_size / per_step:.0f} images/s", left=left)
+
+    def update(self, session):
+        "After each step."
+        path, now = os.environ.get("AAE_PRIOR_PROGRESS"), time.monotonic()
+        if not path or (now - self.told < 1 and session.step < session.steps): return
+        self.told = now
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file: file.write(json.dumps(self.words(session)) + "\n")
+
+    def close(self): pass
+
+# %% ../nbs/08_runs.ipynb #20fab222
+class Bar(Silence):
     "A progress bar that counts images."
     def __init__(self, session, title):
+        super().__init__(session, title)
         self.images = session.config.batch_size
         self.bar = tqdm(total=session.steps * self.images, initial=session.step * self.images, unit=" images", unit_scale=True, desc=title)
 
     def update(self, session):
+        super().update(session)
         self.bar.set_postfix_str(losses_line(session)[:60], refresh=False)
         self.bar.update(self.images)
 
     def close(self): self.bar.close()
 
-class Lines:
+class Lines(Silence):
     "Plain lines, one each 25th of the run."
-    def __init__(self, session, title): self.title, self.first, self.started = title, session.step, time.monotonic()
-
     def update(self, session):
+        super().update(session)
         i, n = session.step, session.steps
         if i < n and i * 25 // n == (i - 1) * 25 // n: return
-        per_step = (time.monotonic() - self.started) / (i - self.first)
-        left = "done" if i == n else f"{tqdm.format_interval(per_step * (n - i))} left"
-        print(f"{self.title} {i}/{n}  epoch {i / session.per_epoch:.2f}  {losses_line(session)}  "
-              f"{session.config.batch_size / per_step:.0f} images/s  {left}", flush=True)
-
-    def close(self): pass
-
-# %% ../nbs/08_runs.ipynb #20fab222
-class Silence:
-    "No report."
-    def __init__(self, session, title): pass
-    def update(self, session): pass
-    def close(self): pass
+        at = self.words(session)
+        print(f"{at['title']} {i}/{n}  {at['epoch']}  {at['losses']}  {at['speed']}  {at['left']}", flush=True)
 
 # %% ../nbs/08_runs.ipynb #a7a92439
 def clear_temporary(folder: Path):

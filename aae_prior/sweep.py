@@ -6,12 +6,14 @@
 __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_notebook', 'check', 'last_line', 'literal',
            'read_grid', 'Cell', 'cell_folder', 'cells', 'through_overrides', 'planned', 'put', 'get', 'prepare',
            'run_notebook', 'Job', 'Resources', 'stderr_into', 'Local', 'visible_cards', 'Slurm', 'Sweep', 'held_back',
-           'busy', 'look', 'fill', 'submit', 'varied_of', 'pictured', 'publish_cell', 'publish_done', 'error_of', 'run',
-           'said', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'merged', 'sweep_command', 'collect',
-           'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers', 'conditions', 'draw_codes',
-           'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count', 'count_from_0', 'option',
-           'sweep_arguments', 'sample_arguments', 'export_arguments', 'sweep_command_line', 'conclude',
-           'runs_command_line', 'sample_command_line', 'export_command_line', 'parser', 'main']
+           'busy', 'look', 'fill', 'submit', 'varied_of', 'pictured', 'drawn', 'publish_cell', 'publish_done',
+           'error_of', 'run', 'newest', 'progress_words', 'progress_line', 'Pace', 'TrainingBar', 'TrainingLines',
+           'watched', 'said', 'word_of', 'duration', 'state_rows', 'aligned', 'Screen', 'Log', 'merged',
+           'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers',
+           'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count',
+           'count_from_0', 'option', 'machine_arguments', 'sweep_arguments', 'sample_arguments', 'export_arguments',
+           'run_arguments', 'sweep_command_line', 'conclude', 'swept', 'runs_command_line', 'sample_command_line',
+           'run_command_line', 'export_command_line', 'settle_command_line', 'parser', 'main']
 
 # %% ../nbs/09_sweep.ipynb #caedf1f3
 import argparse
@@ -20,6 +22,7 @@ import csv
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -28,7 +31,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -38,6 +43,7 @@ from types import SimpleNamespace
 
 import filelock
 import submitit
+from tqdm import tqdm
 
 from .config import BY_NAME_ONLY, SETTINGS, Config, SettingError, nearest, not_given, read_overrides, refuse
 
@@ -210,15 +216,18 @@ class Job:
         self.notebook, self.folder, self.parameters, self.cpus = Path(notebook).absolute(), Path(folder).absolute(), parameters, cpus
 
     def __call__(self):
-        os.environ["OMP_NUM_THREADS"] = str(self.cpus)    # the kernel inherits it
+        progress = self.folder / "progress"
+        os.environ |= dict(OMP_NUM_THREADS=str(self.cpus), AAE_PRIOR_PROGRESS=str(progress))    # the kernel inherits them
         with filelock.FileLock(self.folder / "lock"):
             record, began = get(self.folder / "cell.json"), time.monotonic()
             if record["state"] == "done": return
             start = dict(at=datetime.now().isoformat(timespec="seconds"), host=socket.gethostname(), pid=os.getpid(), job=submitit.JobEnvironment().job_id)
             record |= dict(state="running", error="", starts=[*record["starts"], start])
             put(self.folder / "cell.json", record)
+            progress.unlink(missing_ok=True)
             ended = run_notebook(str(self.notebook), str(self.folder / self.notebook.name), self.parameters | dict(out_dir=str(self.folder / "out")))
             put(self.folder / "cell.json", record | ended | dict(seconds=round(record["seconds"] + time.monotonic() - began, 1)))
+            progress.unlink(missing_ok=True)
 
     def checkpoint(self):
         "Called by submitit before a pre-empted job goes back into the queue."
@@ -326,9 +335,10 @@ ENGINES = dict(local=Local, slurm=Slurm)
 # %% ../nbs/09_sweep.ipynb #c730cbea
 class Sweep:
     "All cells of a sweep in `folder`, and the jobs that work on them."
-    def __init__(self, notebook: Notebook, made: list, folder: Path, cluster: str, resources: Resources, retries: int = 2, publish: bool = False):
+    def __init__(self, notebook: Notebook, made: list, folder: Path, cluster: str, resources: Resources, retries: int = 2,
+                 publish: bool = False, pictures: tuple = None):
         self.notebook, self.cells, self.folder, self.cluster, self.resources, self.retries = notebook, made, folder, cluster, resources, retries
-        self.publish = publish
+        self.publish, self.pictures = publish, pictures        # pictures: names in figures/, None: all that the notebook draws
         for cell in made: prepare(cell, notebook)
         self.engine = ENGINES[cluster](folder / "jobs", resources)
         self.tries, self.gone, self.answers = dict.fromkeys((c.name for c in made), 0), {}, True
@@ -408,19 +418,24 @@ def pictured(cells: list) -> list:
     if {"model", "preset"} & set(varied_of(cells)): return []
     return [cell for cell in cells if cell.parameters.get("seed") == cells[0].parameters.get("seed")]
 
-def publish_cell(cell: Cell, notebook: str, pictures: bool):
-    "Put the rows of a `cell` that is done into figures/results.csv, and the `pictures` and tables of its `notebook` beside it."
+def drawn(cell: Cell, notebook: str) -> list:
+    "Names of the pictures and tables that a `cell` of `notebook` has drawn."
+    return [path.name for pattern in (f"{notebook}_*.png", "*.md") for path in (cell.folder / "out").glob(pattern)]
+
+def publish_cell(cell: Cell, pictures: list):
+    "Put the rows of a `cell` that is done into figures/results.csv, and its `pictures` (names) beside it."
     from aae_prior.results import merge_rows, read_rows        # imports torch
     from aae_prior.runs import project_root
     figures, out = project_root() / "figures", cell.folder / "out"
     merge_rows(figures / "results.csv", [row | dict(command=f"{row['command']} -p publish true") for row in read_rows(out / "results.csv")])
-    for path in [*out.glob(f"{notebook}_*.png"), *out.glob("*.md")] if pictures else []: shutil.copyfile(path, figures / path.name)
+    for name in pictures: shutil.copyfile(out / name, figures / name)
 
 def publish_done(self):
     "Publish the cells that are done and were not published yet."
     for cell in self.cells if self.publish else []:
         if self.states[cell.name] != "done" or self.records[cell.name].get("published"): continue
-        publish_cell(cell, self.notebook.path.stem, cell in pictured(self.cells))
+        names = drawn(cell, self.notebook.path.stem) if self.pictures is None else self.pictures
+        publish_cell(cell, names if cell in pictured(self.cells) else [])
         self.records[cell.name] |= dict(published=True)
         put(cell.folder / "cell.json", self.records[cell.name])
 
@@ -451,12 +466,95 @@ def run(self, show, every: float = 2.0):
 
 Sweep.error_of, Sweep.run = error_of, run
 
+# %% ../nbs/09_sweep.ipynb #b1a00001
+def newest(path) -> dict:
+    "The newest line of the progress file `path`, {} where there is none (yet)."
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - 4000))
+            lines = file.read().splitlines()
+    except OSError: return {}
+    for line in reversed(lines):
+        with suppress(ValueError): return json.loads(line)       # the last one may be half written
+    return {}
+
+def progress_words(at: dict) -> str:
+    "What is behind the step of a line of progress; the losses last, since a terminal cuts the line off."
+    return "  ".join(filter(None, (at["speed"], at["left"], at["epoch"], at["losses"])))
+
+def progress_line(at: dict) -> str:
+    "A line of progress as text, '' without one."
+    return f"{at['title']} {at['step']}/{at['steps']}  {progress_words(at)}" if at else ""
+
+# %% ../nbs/09_sweep.ipynb #b1a00004
+class Pace:
+    "Says when a line is due: after `least` seconds at first, then ever more rarely."
+    def __init__(self, least: float = 3.0): self.least, self.began, self.last = least, time.monotonic(), -math.inf
+
+    def due(self) -> bool:
+        "Whether a line is due now; the answer yes counts as one."
+        now = time.monotonic()
+        if now - self.last < max(self.least, (now - self.began) / 15): return False
+        self.last = now
+        return True
+
+# %% ../nbs/09_sweep.ipynb #b1a00007
+class TrainingBar:
+    "A bar in a terminal, below papermill's own."
+    def __init__(self): self.bar, self.before = None, {}
+
+    def __call__(self, at: dict, last: bool = False):
+        if at == self.before: return
+        self.before = at
+        if self.bar is None or self.bar.desc != at["title"]:
+            self.close()
+            self.bar = tqdm(total=at["steps"], desc=at["title"], position=1, leave=False, dynamic_ncols=True, bar_format="{desc}")
+        self.bar.n, self.bar.bar_format = at["step"], "{desc} {n}/{total} |{bar:20}| " + progress_words(at)
+        self.bar.refresh()
+
+    def close(self):
+        if self.bar is not None: self.bar.close()
+
+class TrainingLines:
+    "Lines of a log, with the time of day."
+    def __init__(self): self.pace, self.before = Pace(), {}
+
+    def __call__(self, at: dict, last: bool = False):
+        if at == self.before or not (last or self.pace.due()): return
+        self.before = at
+        print(f"{datetime.now():%H:%M:%S}  {progress_line(at)}", flush=True)
+
+    def close(self): pass
+
+# %% ../nbs/09_sweep.ipynb #b1a00008
+@contextmanager
+def watched():
+    "A training that is started meanwhile, in a process of its own, is shown: as a bar in a terminal, else as lines."
+    show, over = TrainingBar() if sys.stderr.isatty() else TrainingLines(), threading.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.environ["AAE_PRIOR_PROGRESS"] = f"{folder}/progress"
+        def watch():
+            while not over.wait(0.5): show(newest(path))
+            show(newest(path), last=True)
+            show.close()
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try: yield
+        finally:
+            over.set()
+            thread.join()
+            del os.environ["AAE_PRIOR_PROGRESS"]
+
 # %% ../nbs/09_sweep.ipynb #3ee42702
 def said(notebook: Path) -> str:
     "The last line that the notebook being executed in this file has printed, '' where there is none (yet)."
     try: outputs = [out for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for out in c.get("outputs", [])]
     except (OSError, ValueError): return ""
     return last_line(([line for out in outputs if out["output_type"] == "stream" for line in [last_line("".join(out["text"]))] if line] or [""])[-1])
+
+def word_of(cell: Cell, notebook: Path) -> str:
+    "Where the running `cell` is: its training, else what its notebook has printed last."
+    return progress_line(newest(cell.folder / "progress")) or said(cell.folder / notebook.name)
 
 def duration(record: dict, state: str) -> str:
     "Time a cell has taken, h:mm:ss."
@@ -469,7 +567,7 @@ def state_rows(sweep: Sweep) -> list:
     rows = []
     for cell in sweep.cells:
         record, state = sweep.records[cell.name], sweep.states[cell.name]
-        word = said(cell.folder / sweep.notebook.path.name) if state == "running" else sweep.error_of(cell.name)
+        word = word_of(cell, sweep.notebook.path) if state == "running" else sweep.error_of(cell.name)
         rows.append((cell.name, state, str(len(record["starts"]) or ""), duration(record, state), word))
     return rows
 
@@ -491,16 +589,27 @@ class Screen:
         print(f"\x1b[{self.height}F\x1b[J" * (self.height > 0) + "\n".join(line[:size.columns - 1] for line in lines), flush=True)
         self.height = len(lines)
 
+# %% ../nbs/09_sweep.ipynb #b1a00014
 class Log:
-    "A line for each change of a cell's state."
-    def __init__(self): self.before = {}
+    "A line for each change of a cell's state; between them, when one is due, the newest line of a running cell."
+    def __init__(self): self.before, self.shown, self.lines, self.pace = {}, {}, {}, Pace()
 
     def __call__(self, sweep):
-        for name, state, starts, seconds, word in state_rows(sweep):
+        rows = state_rows(sweep)
+        for name, state, starts, seconds, word in rows:
             again = f" again (start {starts})" if state == "running" and int(starts or 0) > 1 else ""
             now = f"{state}{again}"
-            if self.before.get(name, "waiting") != now: print(f"{datetime.now():%H:%M:%S}  {name}: {now}  {word if state != 'running' else ''}".rstrip(), flush=True)
+            if self.before.get(name, "waiting") != now: self.say(f"{name}: {now}  {word if state != 'running' else ''}")
             self.before[name] = now
+        fresh = [(name, word) for name, state, _, _, word in rows if state == "running" and word and self.shown.get(name) != word]
+        if not fresh or not self.pace.due(): return
+        name, word = min(fresh, key=lambda one: self.lines.get(one[0], 0))            # whose turn it is
+        self.lines[name], self.shown[name] = self.lines.get(name, 0) + 1, word
+        self.say(f"{name}: {word}")
+
+    def say(self, text):
+        "A line with the time of day."
+        print(f"{datetime.now():%H:%M:%S}  {text}".rstrip(), flush=True)
 
 # %% ../nbs/09_sweep.ipynb #73c2648d
 def merged(results: list) -> list:
@@ -667,13 +776,9 @@ def option(text) -> tuple:
     return name, value
 
 # %% ../nbs/09_sweep.ipynb #fead2bbc
-def sweep_arguments(parser):
-    "The arguments of `aae-prior sweep`."
+def machine_arguments(parser):
+    "The arguments that say where jobs run, and what each gets."
     add = parser.add_argument
-    add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
-    add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="what varies: each combination is one cell")
-    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="fixed", help="a parameter of all cells, as papermill takes it")
-    add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
     add("--cluster", choices=tuple(ENGINES), default="local", help="processes of this machine, or jobs of Slurm [local]")
     add("--jobs", type=count, help="how many jobs at a time [local: as many as there are cores for; slurm: no limit]")
     add("--retries", type=count_from_0, default=2, help="how often a job that was killed is submitted again [2]")
@@ -682,6 +787,15 @@ def sweep_arguments(parser):
     add("--minutes", type=count, default=24 * 60, help="time limit of a job; at its end it is queued again and goes on [1440]")
     add("--memory", type=float, metavar="GB", help="memory of a job; Slurm only [the cluster's]")
     add("--slurm", nargs="+", type=option, default=[], metavar="NAME=VALUE", help="further options of sbatch, as in partition=gpu account=me")
+
+def sweep_arguments(parser):
+    "The arguments of `aae-prior sweep`."
+    add = parser.add_argument
+    add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
+    add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="what varies: each combination is one cell")
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="fixed", help="a parameter of all cells, as papermill takes it")
+    add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
+    machine_arguments(parser)
     add("--publish", action="store_true", help="put the rows of every cell into figures/results.csv as soon as it is done, and the pictures of the first seed into figures/")
 
 # %% ../nbs/09_sweep.ipynb #dfa386f3
@@ -705,20 +819,19 @@ def export_arguments(parser):
     add("--networks", default="dec,CG", help="what to keep, with commas: enc, dec, CG, D_I, D_C [dec,CG: enough to draw]")
     add("--results", type=Path, help="results file whose rows go on the model card [figures/results.csv]")
 
+# %% ../nbs/09_sweep.ipynb #b1a00011
+def run_arguments(parser):
+    "The arguments of `aae-prior run`."
+    add = parser.add_argument
+    add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
+    add("options", nargs=argparse.REMAINDER, metavar="[OUTPUT] [-p NAME VALUE ...]", help="the executed notebook [out/<notebook>.ipynb], then papermill's own options")
+
 # %% ../nbs/09_sweep.ipynb #ab403a4c
 def sweep_command_line(a) -> int:
     "Run `aae-prior sweep`; 0 when every cell is done, else 1."
     notebook, folder = read_notebook(a.notebook), (a.out or Path("out/sweeps") / Path(a.notebook).stem).expanduser().absolute()
     made = planned(notebook, a.grid, a.fixed, folder, a.cluster == "slurm", a.publish)
-    if a.cluster == "local" and (a.slurm or a.memory): raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
-    jobs = a.jobs or (len(made) if a.cluster == "slurm" else max(1, (os.cpu_count() or 1) // a.cpus))
-    folder.mkdir(parents=True, exist_ok=True)
-    try: lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
-    except filelock.Timeout: raise ValueError(f"{folder}: another sweep works in this folder; wait for it, or give another --out") from None
-    with lock:
-        sweep = Sweep(notebook, made, folder, a.cluster, Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm)), a.retries, a.publish)
-        sweep.run(Screen() if sys.stdout.isatty() else Log())
-        return conclude(sweep, sweep_command(notebook, a.grid, a.fixed, a.publish))
+    return swept(notebook, made, folder, a, sweep_command(notebook, a.grid, a.fixed, a.publish), a.publish)
 
 def conclude(sweep: Sweep, command: str) -> int:
     "Write and print the summary. The exit status."
@@ -729,6 +842,20 @@ def conclude(sweep: Sweep, command: str) -> int:
     for line in bad: print(line, file=sys.stderr)
     print(f"{len(sweep.cells) - len(bad)} of {len(sweep.cells)} cells are done; summary: {sweep.folder / 'summary.md'}", flush=True)
     return 1 if bad else 0
+
+# %% ../nbs/09_sweep.ipynb #b1a00013
+def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish: bool, pictures=None) -> int:
+    "Run the cells `made` where and as the `machine_arguments` `a` say; 0 when every cell is done, else 1. `pictures`: as `Sweep` takes them."
+    if a.cluster == "local" and (a.slurm or a.memory): raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
+    jobs = a.jobs or (len(made) if a.cluster == "slurm" else max(1, (os.cpu_count() or 1) // a.cpus))
+    folder.mkdir(parents=True, exist_ok=True)
+    try: lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
+    except filelock.Timeout: raise ValueError(f"{folder}: another sweep works in this folder; wait for it, or give another --out") from None
+    with lock:
+        resources = Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm))
+        sweep = Sweep(notebook, made, folder, a.cluster, resources, a.retries, publish, pictures)
+        sweep.run(Screen() if sys.stdout.isatty() else Log())
+        return conclude(sweep, command)
 
 # %% ../nbs/09_sweep.ipynb #53aac2d3
 def runs_command_line(a) -> int:
@@ -752,6 +879,26 @@ def sample_command_line(a) -> int:
     print(path)
     return 0
 
+# %% ../nbs/09_sweep.ipynb #b1a00012
+def run_command_line(a) -> int:
+    "Run `aae-prior run`: papermill, and the training is shown; 0 when the notebook ran to its end, else 1."
+    import papermill.cli
+    if not Path(a.notebook).is_file(): raise FileNotFoundError(f"{a.notebook}: no such notebook")
+    given = bool(a.options) and not a.options[0].startswith("-")
+    output, options = (a.options[0], a.options[1:]) if given else (f"out/{Path(a.notebook).stem}.ipynb", a.options)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    if not sys.stderr.isatty(): options = ["--no-progress-bar", *options]
+    try:
+        with watched(): papermill.cli.papermill.main([a.notebook, output, *options], standalone_mode=False)
+    except papermill.PapermillExecutionError as error:
+        print(f"{error.ename}: {last_line(error.evalue)}; notebook: {output}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if type(error).__name__ == "Abort": raise KeyboardInterrupt from None      # click's name for it
+        if not hasattr(error, "format_message"): raise              # a word that papermill does not know
+        raise ValueError(f"{error.format_message().rstrip('.')}; papermill --help lists the options") from None
+    return 0
+
 # %% ../nbs/09_sweep.ipynb #a4a9bb18
 def export_command_line(a) -> int:
     "Run `aae-prior export`."
@@ -762,25 +909,37 @@ def export_command_line(a) -> int:
     print(export(run, a.to, [name.strip() for name in a.networks.split(",")], read_rows(a.results or project_root() / "figures" / "results.csv")))
     return 0
 
+def settle_command_line(a) -> int:
+    "Run `aae-prior settle`."
+    from aae_prior.pretrained import settle_folder
+    from aae_prior.runs import runs_root
+    print(settle_folder(find_run(a.run, runs_root())))
+    return 0
+
 # %% ../nbs/09_sweep.ipynb #0535e5ff
-def parser() -> Parser:
-    "The parser of `aae-prior`."
-    top = Parser(prog="aae-prior", description="Runs of aae_prior: many at once, a list, samples, exports.")
-    commands = top.add_subparsers(metavar="sweep, runs, sample, export", required=True)
+def parser(further=()) -> Parser:
+    "The parser of `aae-prior`; `further` commands as (name, summary, action, function that adds the arguments)."
+    top = Parser(prog="aae-prior", description="Runs of aae_prior: one notebook, many at once, a list, samples, exports.")
+    commands = top.add_subparsers(metavar=", ".join(["run", "sweep", "runs", "sample", "export", "settle", *(name for name, *_ in further)]), required=True)
     def command(name, summary, action, arguments):
         made = commands.add_parser(name, help=summary, description=summary)
         arguments(made)
         made.set_defaults(action=action)
+    command("run", "Run a notebook through papermill, and show its training.", run_command_line, run_arguments)
     command("sweep", "Run a notebook for every cell of a grid, here or on Slurm.", sweep_command_line, sweep_arguments)
     command("runs", "List run folders: settings, state, newest figures.", runs_command_line,
             lambda p: p.add_argument("--root", type=Path, help="their folder [$AAE_PRIOR_RUNS, else out/runs]"))
     command("sample", "Draw images from a run.", sample_command_line, sample_arguments)
     command("export", "Make a finished run small: weights in bfloat16, model card.", export_command_line, export_arguments)
+    command("settle", "Let an older run or export draw through statistics of its own prior, in place.", settle_command_line,
+            lambda p: p.add_argument("run", help="a run folder, or the beginning of its name"))
+    for words in further: command(*words)
     return top
 
-def main(words=None) -> int:
-    "The command `aae-prior`; its exit status."
-    a = parser().parse_args(words)
+# %% ../nbs/09_sweep.ipynb #b1a00015
+def main(words=None, further=()) -> int:
+    "The command `aae-prior`, with `further` commands; its exit status."
+    a = parser(further).parse_args(words)
     # Local jobs end with the sweep, however it is ended. They are ended by SIGINT, and inherit its being ignored in what a script starts with `&`.
     for end in (signal.SIGTERM, signal.SIGINT): signal.signal(end, signal.default_int_handler)
     try: return a.action(a)

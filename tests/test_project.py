@@ -33,6 +33,7 @@ ALLOWED = {name: set() for name in BASE} | {
     "results": BASE | {"runs"},
     "pretrained": BASE | {"training", "runs", "results"},
     "sweep": BASE | {"training", "runs", "results", "pretrained"},
+    "plan": BASE | {"runs", "results", "sweep"},
     "benchmark": BASE | {"training", "runs"},
     "verdicts": {"config", "results"},
 }

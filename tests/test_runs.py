@@ -452,6 +452,21 @@ def test_a_bar_in_a_terminal(tmp_path, capsys, monkeypatch):
     assert out == "" and "16.0/16.0" in err and "images/s" in err
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_whoever_started_the_notebook_can_read_where_the_training_is(tmp_path, capsys, monkeypatch, progress):
+    monkeypatch.setenv("AAE_PRIOR_PROGRESS", str(tmp_path / "progress"))
+    fit(PLAIN.replace(steps=30), root=tmp_path / "runs", progress=progress)
+    lines = [json.loads(line) for line in (tmp_path / "progress").read_text(encoding="utf-8").splitlines()]
+    assert 1 <= len(lines) <= 30                             # one a second, and the last
+    assert (lines[-1]["step"], lines[-1]["steps"], lines[-1]["left"]) == (30, 30, "done") and "L_rec" in lines[-1]["losses"] and lines[-1]["speed"].endswith("images/s")
+    assert bool(capsys.readouterr().out) == progress
+
+
+def test_a_progress_file_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("AAE_PRIOR_PROGRESS", str(tmp_path / "no folder" / "progress"))
+    assert fit(PLAIN.replace(steps=2), root=tmp_path, progress=False).complete
+
+
 def test_where_runs_live(tmp_path, monkeypatch):
     monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path / "here"))
     assert runs.runs_root() == tmp_path / "here"

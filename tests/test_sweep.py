@@ -24,7 +24,7 @@ from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, get, main, planned, read_notebook
 from aae_prior.training import generate, sample_noise
-from sweep_notebooks import CHECK, PARAMETERS, notebook
+from sweep_notebooks import CHECK, PARAMETERS, TRAINS, notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,13 +121,13 @@ def test_settings_that_are_not_declared_go_through_overrides(tmp_path):
 
 
 def test_importing_it_takes_no_torch():
-    code = "import sys, aae_prior.sweep; sys.exit(bool({'torch', 'matplotlib', 'papermill'} & set(sys.modules)))"
+    code = "import sys, aae_prior.plan; sys.exit(bool({'torch', 'matplotlib', 'papermill'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_command_is_installed_by_that_name():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    assert scripts == {"aae-prior": "aae_prior.sweep:main"}
+    assert scripts == {"aae-prior": "aae_prior.plan:main"}
 
 
 # ---- who is submitted when ----
@@ -478,3 +478,96 @@ def test_runs_are_listed_with_settings_state_and_newest_figures(tmp_path, capsys
     whole, = [line for name, line in lines.items() if name.startswith("digits") and name != part.dir.name]
     assert "complete" in whole and "lr 0.001" in whole and "diversity " in whole and "L_rec " in whole
     assert main(["runs", "--root", str(tmp_path / "none")]) == 0 and "no runs in" in capsys.readouterr().out
+
+
+# ---- what one sees of a training ----
+
+@pytest.fixture
+def clock(monkeypatch):
+    "Time that passes when told so."
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: now.seconds)
+    return now
+
+
+@pytest.mark.parametrize("hours, least, most", [(1 / 60, 15, 25), (1, 50, 90), (24, 90, 140), (24 * 7, 100, 170)])
+def test_a_log_stays_short_however_long_the_training(clock, hours, least, most):
+    pace, lines = sweep.Pace(), 0
+    while clock.seconds < 1000 + 3600 * hours:
+        lines += pace.due()
+        clock.seconds += 1
+    assert least <= lines <= most
+
+
+def test_a_sweeps_log_shows_every_running_cell_and_stays_short(clock, monkeypatch, capsys):
+    seconds = lambda: int(clock.seconds)
+    monkeypatch.setattr(sweep, "state_rows", lambda _: [(f"seed={i}", "running", "1", "0:01", f"ours on digits: step {seconds() + i}/99999") for i in range(6)])
+    log = sweep.Log()
+    while clock.seconds < 1000 + 4 * 3600:
+        log(None)
+        clock.seconds += 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 200 and all(sum(f"seed={i}: ours on digits: step" in line for line in lines) >= 10 for i in range(6))
+
+
+def test_a_running_cell_says_where_its_training_is(tmp_path, plain):
+    cell = sweep.Cell("seed=0", tmp_path, {})
+    assert sweep.word_of(cell, plain) == ""
+    at = dict(title="ours on digits: step", step=3, steps=60, epoch="epoch 0.14", losses="L_rec 5.2", speed="79 images/s", left="00:24 left")
+    (tmp_path / "progress").write_text(json.dumps(at | dict(step=2)) + "\n" + json.dumps(at) + "\n" + '{"title": "ou', encoding="utf-8")
+    assert sweep.word_of(cell, plain) == "ours on digits: step 3/60  79 images/s  00:24 left  epoch 0.14  L_rec 5.2"
+
+
+# As somebody types it, since it is the terminal that decides.
+RUN = "import sys; from aae_prior.plan import main; sys.exit(main(sys.argv[1:]))"
+SAYS = """import json, os, time
+for i in range(1, 41):
+    at = dict(title="ours on digits: step", step=i, steps=40, epoch="epoch 0.1", losses="L_rec 2", speed="79 images/s", left="00:01 left")
+    with open(os.environ["AAE_PRIOR_PROGRESS"], "a") as file: file.write(json.dumps(at) + "\\n")
+    time.sleep(0.05)"""
+
+
+def typed(path, *words):
+    "The command line `aae-prior run` on the notebook `path`."
+    return [sys.executable, "-c", RUN, "run", str(path), str(path.parent / "made" / "executed.ipynb"), *words]
+
+
+def test_a_training_shows_in_a_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path / "runs"))
+    command = typed(notebook(tmp_path / "trains.ipynb", *TRAINS), "-p", "preset", "smoke", "-p", "steps", "40", "-p", "batch_size", "8", "-p", "eval_every", "40", "-p", "out_dir", str(tmp_path / "out"))
+    with open(tmp_path / "log", "w", encoding="utf-8") as log: assert subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode == 0
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in lines if "ours on digits: step" in line]
+    assert len(lines) < 200 and len(shown) >= 2
+    assert all(" images/s  " in line and "/40  " in line for line in shown) and " left  epoch" in shown[0] and "L_rec" in shown[-1] and "40/40" in shown[-1] and "done" in shown[-1]
+    assert (tmp_path / "made" / "executed.ipynb").is_file() and read_rows(tmp_path / "out" / "results.csv")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pseudo-terminal")
+def test_a_training_shows_as_a_bar_in_a_terminal(tmp_path):
+    import fcntl, pty, struct, termios
+    command = typed(notebook(tmp_path / "says.ipynb", PARAMETERS, SAYS))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
+    process = subprocess.Popen(command, env=os.environ | dict(TERM="xterm"), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while True:
+        try: part = os.read(ours, 4096)
+        except OSError: break                                # the other end is closed
+        if not part: break
+        said += part
+    os.close(ours)
+    said = said.decode("utf-8")
+    assert process.wait() == 0
+    assert "Executing:" in said and "ours on digits: step 40/40 |\u2588" in said and "images/s" in said and "L_rec" in said
+
+
+def test_a_run_that_fails_says_why_in_one_line(tmp_path, capsys):
+    path = notebook(tmp_path / "fails.ipynb", PARAMETERS, CHECK)
+    assert main(["run", str(path), str(tmp_path / "made.ipynb"), "-p", "steps", "0"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"SettingError: steps = 0: must be at least 1 and at most 1000000000; notebook: {tmp_path / 'made.ipynb'}"
+    assert main(["run", str(tmp_path / "none.ipynb")]) == 2 and "none.ipynb: no such notebook" in capsys.readouterr().err
+    assert main(["run", str(path), str(tmp_path / "made.ipynb"), "--no-such-word"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("'--no-such-word'; papermill --help lists the options")
