@@ -1,18 +1,13 @@
-"""What the notebook of the results does not show: rows of a given run, publishing from two processes, means over seeds, and the rows carried over."""
-import csv
-import io
+"""What the notebook of the results does not show: rows of a given run, publishing from two processes, and means over seeds."""
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from aae_prior.config import Config, SettingError
 from aae_prior.results import HEADER, KEY, Results, about, caption, judge_of, mean_row, means, merge_rows, numbers, over_seeds, read_rows, results_table, training_of
 from aae_prior.runs import fit
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

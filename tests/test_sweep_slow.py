@@ -80,7 +80,7 @@ def assert_ran_once(folder, again):
 def numbers(folder):
     "The merged rows without what depends on clock and machine."
     with open(folder / "sweep" / "summary.csv", encoding="utf-8", newline="") as file: rows = list(csv.DictReader(file))
-    assert all(r["seeds"] == "3" and float(r["spread"]) > 0 and r["command"].startswith("aae-prior sweep") for r in rows)
+    assert all((r["seeds"], r["seed"]) == ("3", "0;1;2") and float(r["spread"]) > 0 and r["command"].startswith("papermill") for r in rows)
     return [{k: v for k, v in r.items() if k not in ("wall_time", "hardware", "command")} for r in rows]
 
 
