@@ -476,8 +476,7 @@ class Config(_Derived):
         "A new Config with `changes` (None: no longer given); what follows from the changed settings follows again. SettingError for a change that acts on nothing."
         instead = {"epochs": "steps", "steps": "epochs"}    # giving one takes the other's place
         dropped = {instead[name] for name, value in changes.items() if name in instead and not not_given(value)}
-        mapping = {k: v for k, v in self.given.items() if k not in dropped} | known(changes, SETTINGS)
-        config = type(self).of_acting(mapping)
+        config = type(self).of_acting({k: v for k, v in self.given.items() if k not in dropped} | known(changes, SETTINGS))
         for name in changes:
             if name in config.given and (why := why_idle(name, vars(config))): refuse(name, changes[name], why)
         return config
