@@ -397,12 +397,12 @@ def follow(nets, decay):
 ON_THE_WAY, AT_THE_END = 8, 32       # batches of 64; more than 8 changes FID by less than another set of noise does
 
 def prior_batches(config, condition_dim, n, sentences=None):
-    """`n` batches (z, s) of 64 of the prior's inputs, as figures draw them: z (64, noise_dim - k), s (64, k) or None, on the CPU, from config.seed.
+    """`n` batches (z, s) of 64 of the prior's inputs, as figures draw them: z (64, noise_length), s (64, k) or None, on the CPU, from config.seed.
 
     Labels and categories are equally frequent; a sentence is one of the codes `sentences` (N, k) or (N, m, k)."""
     g = generator("statistics", config.seed)
     for _ in range(n):
-        z = torch.randn(64, config.noise_dim - condition_dim, generator=g)
+        z = torch.randn(64, config.noise_length(condition_dim), generator=g)
         s = None
         if config.condition in DISCRETE:
             s = torch.eye(condition_dim)[torch.randint(condition_dim, (64,), generator=g)]

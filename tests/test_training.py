@@ -183,7 +183,7 @@ def test_what_draws_has_the_statistics_of_its_prior(digits, given):
     seen = []
     with torch.no_grad():
         for z, s in T.prior_batches(config, k, 4, data.s_train):
-            assert z.shape == (64, config.noise_dim - k) and (s is None) == (k == 0)
+            assert z.shape == (64, config.noise_length(k)) and (s is None) == (k == 0)
             CG.train()
             seen.append(dec.first[0](CG(z, s)).mean((0, 2, 3)))
     T.settle_prior(nets, config, k, 4, data.s_train)
