@@ -147,7 +147,7 @@ def test_figure_8_gives_its_rows_and_the_same_pixels_again(smoke, shared, tmp_pa
     assert [(r["model"], r["metric"]) for r in rows] == [(m, k) for m in ("ours", "maae") for k in ("label_consistency", "diversity")]
     assert all(r["preset"] == "smoke" and r["n"] == "200" and r["command"].endswith("-p preset smoke") for r in rows)
     weights = snapshot_of_weights(shared)
-    again = papermill("fig8_supervised", tmp_path, "preset", "smoke", AAE_PRIOR_RUNS=str(shared / "runs"))
+    again = papermill("fig8_supervised", tmp_path, "preset", "smoke", "overrides", "lr=5e-4, mi_weight=2", AAE_PRIOR_RUNS=str(shared / "runs"))     # the defaults, given
     assert again.returncode == 0, again.stderr[-2000:]
     assert len(again.stderr.splitlines()) < 200
     picture = "fig8_supervised_digits.png"
@@ -200,7 +200,8 @@ BAD = {
     "unknown name": (("epcohs", 3), "epcohs = 3: unknown parameter; did you mean epochs?"),
     "unknown data set": (("dataset", "imagenet"), "dataset = 'imagenet': must be one of digits, mnist"),
     "no epochs": (("epochs", 0), "epochs = 0: must be > 0"),
-    "batch larger than the data": (("batch_size", 4000), "batch_size = 4000: larger than the 1437 training images"),
+    "batch larger than the data": (("overrides", "batch_size=4000"), "batch_size = 4000: larger than the 1437 training images"),
+    "no parameter by itself": (("batch_size", 32), 'batch_size = 32: no parameter of this notebook by itself; give -p overrides "batch_size=32"'),
     "no such device": (("device", "cuda"), "device = 'cuda': not on this machine"),
     "no such run": (("run_dir", "nowhere"), "run_dir = 'nowhere': no such folder"),
     "unreadable image": (("dataset", broken_folder), "7.png"),
