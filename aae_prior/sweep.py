@@ -12,8 +12,8 @@ __all__ = ['SWEEPS_OWN', 'TIMEOUTS', 'ENGINES', 'Notebook', 'declared', 'read_no
            'sweep_command', 'collect', 'markdown', 'failures', 'means_rows', 'summarise', 'find_run', 'label_numbers',
            'conditions', 'draw_codes', 'sample', 'write_sample', 'run_row', 'run_rows', 'Parser', 'count',
            'count_from_0', 'option', 'machine_arguments', 'sweep_arguments', 'sample_arguments', 'export_arguments',
-           'run_arguments', 'sweep_command_line', 'conclude', 'swept', 'runs_command_line', 'sample_command_line',
-           'run_command_line', 'export_command_line', 'settle_command_line', 'parser', 'main']
+           'settle_arguments', 'run_arguments', 'sweep_command_line', 'conclude', 'swept', 'runs_command_line',
+           'sample_command_line', 'run_command_line', 'export_command_line', 'settle_command_line', 'parser', 'main']
 
 # %% ../nbs/09_sweep.ipynb #caedf1f3
 import argparse
@@ -819,6 +819,12 @@ def export_arguments(parser):
     add("--networks", default="dec,CG", help="what to keep, with commas: enc, dec, CG, D_I, D_C [dec,CG: enough to draw]")
     add("--results", type=Path, help="results file whose rows go on the model card [figures/results.csv]")
 
+def settle_arguments(parser):
+    "The arguments of `aae-prior settle`."
+    add = parser.add_argument
+    add("run", help="a run folder, or the beginning of its name")
+    add("--results", type=Path, nargs="+", default=[], help="results files, what was measured with it since goes on its card [none]")
+
 # %% ../nbs/09_sweep.ipynb #b1a00011
 def run_arguments(parser):
     "The arguments of `aae-prior run`."
@@ -912,8 +918,10 @@ def export_command_line(a) -> int:
 def settle_command_line(a) -> int:
     "Run `aae-prior settle`."
     from aae_prior.pretrained import settle_folder
+    from aae_prior.results import read_rows
     from aae_prior.runs import runs_root
-    print(settle_folder(find_run(a.run, runs_root())))
+    rows = [row for path in a.results for row in read_rows(path)]
+    print(settle_folder(find_run(a.run, runs_root()), rows))
     return 0
 
 # %% ../nbs/09_sweep.ipynb #0535e5ff
@@ -931,8 +939,7 @@ def parser(further=()) -> Parser:
             lambda p: p.add_argument("--root", type=Path, help="their folder [$AAE_PRIOR_RUNS, else out/runs]"))
     command("sample", "Draw images from a run.", sample_command_line, sample_arguments)
     command("export", "Make a finished run small: weights in bfloat16, model card.", export_command_line, export_arguments)
-    command("settle", "Let an older run or export draw through statistics of its own prior, in place.", settle_command_line,
-            lambda p: p.add_argument("run", help="a run folder, or the beginning of its name"))
+    command("settle", "Let an older run or export draw through statistics of its own prior, in place.", settle_command_line, settle_arguments)
     for words in further: command(*words)
     return top
 
