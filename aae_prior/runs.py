@@ -336,6 +336,7 @@ def settle(session: Session):
     with autocast(config, data.x_train.device):
         settle_prior(session.nets, config, condition_dim(data, config), n, data.s_train)
 
+# %% ../nbs/08_runs.ipynb #cb265414
 def evaluate(session: Session, inputs, real: dict):
     "Draw the fixed noise, log the indicators, keep the picture; warn in words about a sign that was not there before."
     z, s, columns = inputs
@@ -658,6 +659,7 @@ def with_average(weights: dict) -> dict:
     drawing = {f"average.{name}": value for name, value in weights.items() if name.startswith(("dec.", "CG."))}
     return weights | drawing | {"average.steps": torch.zeros(())}
 
+# %% ../nbs/08_runs.ipynb #1cfbde8a
 def load(run_dir, device="auto") -> Run:
     """The run in a folder, complete or as far as it is, on any `device`. FileNotFoundError where the folder is no run or has nothing to load.
 
@@ -680,6 +682,7 @@ def load(run_dir, device="auto") -> Run:
                       f"`aae-prior settle {folder}` takes them from its prior", stacklevel=2)
     return run
 
+# %% ../nbs/08_runs.ipynb #bc75ea01
 def statistics_of(nets: Networks, config: Config, record: dict) -> str:
     "'own' where `nets` draw through statistics of their prior (those of an incomplete run are taken here, without its data), else 'mixed'."
     if record["complete"]: return record.get("statistics", "mixed")

@@ -418,6 +418,7 @@ def pictured(cells: list) -> list:
     if {"model", "preset"} & set(varied_of(cells)): return []
     return [cell for cell in cells if cell.parameters.get("seed") == cells[0].parameters.get("seed")]
 
+# %% ../nbs/09_sweep.ipynb #b5036424
 def drawn(cell: Cell, notebook: str) -> list:
     "Names of the pictures and tables that a `cell` of `notebook` has drawn."
     return [path.name for pattern in (f"{notebook}_*.png", "*.md") for path in (cell.folder / "out").glob(pattern)]

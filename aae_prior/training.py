@@ -411,6 +411,7 @@ def prior_batches(config, condition_dim, n, sentences=None):
             s = codes[torch.randint(len(codes), (64,), generator=g).to(codes.device)].cpu()
         yield z, s
 
+# %% ../nbs/03_training.ipynb #67aee9a7
 def settle_prior(nets, config, condition_dim, n=AT_THE_END, sentences=None):
     "Batch-normalisation statistics of the CG and dec that draw, from `n` `prior_batches`"
     CG, dec = nets.sampler()["CG"], nets.sampler()["dec"]
@@ -420,6 +421,7 @@ def settle_prior(nets, config, condition_dim, n=AT_THE_END, sentences=None):
         dec(CG(z.to(device), None if s is None else s.to(device)))
     recompute_bn_stats([CG, dec], draw_images, prior_batches(config, condition_dim, n, sentences))
 
+# %% ../nbs/03_training.ipynb #abfd6732
 def settle_images(nets, images):
     "Statistics of D_I and enc from `images`, a list of batches (B, C, n, n) in [-1, 1], and of dec, which reconstructs, from their codes"
     training = nets.training

@@ -36,7 +36,7 @@ def setting(**given):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(B, 1, 32, 32, generator=g).contiguous(memory_format=torch.channels_last)
     s = torch.eye(LABELS)[:B]
-    return config, T.build(config, 1, LABELS), T.Batch(x, *torch.randn(2, B, config.noise_dim - LABELS, generator=g), s, s)
+    return config, T.build(config, 1, LABELS), T.Batch(x, *torch.randn(2, B, config.noise_length(LABELS), generator=g), s, s)
 
 
 def macs(net, *inputs):

@@ -167,7 +167,7 @@ def elsewhere(tmp_path, monkeypatch):
     folder = planning.folder_of
     monkeypatch.setattr(planning, "folder_of", lambda entry: tmp_path / folder(entry).name)
 
-    def swept(notebook, cells, folder, a, command, publish):
+    def swept(notebook, cells, folder, a, command, publish, pictures=None):
         made.append((notebook.path.stem, [cell.parameters for cell in cells], publish))
         for cell in cells:
             cell.folder.mkdir(parents=True, exist_ok=True)
