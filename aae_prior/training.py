@@ -394,7 +394,7 @@ def follow(nets, decay):
         for a, p in zip(average.buffers(), trained.buffers()): a.copy_(p)
 
 # %% ../nbs/03_training.ipynb #1779166d
-ON_THE_WAY, AT_THE_END = 8, 32       # batches of 64; more than 8 changes FID by less than another set of noise does
+ON_THE_WAY, AT_THE_END = 8, 32       # batches of 64; trials has others beside them
 
 def prior_batches(config, condition_dim, n, sentences=None):
     """`n` batches (z, s) of 64 of the prior's inputs, as figures draw them: z (64, noise_length), s (64, k) or None, on the CPU, from config.seed.

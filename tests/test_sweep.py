@@ -571,3 +571,18 @@ def test_a_run_that_fails_says_why_in_one_line(tmp_path, capsys):
     assert main(["run", str(tmp_path / "none.ipynb")]) == 2 and "none.ipynb: no such notebook" in capsys.readouterr().err
     assert main(["run", str(path), str(tmp_path / "made.ipynb"), "--no-such-word"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("'--no-such-word'; papermill --help lists the options")
+
+
+def test_a_cell_publishes_its_rows_and_the_pictures_that_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("aae_prior.runs.project_root", lambda: tmp_path)
+    (tmp_path / "figures").mkdir()
+    cell = sweep.Cell("all", tmp_path / "cell", {})
+    (cell.folder / "out").mkdir(parents=True)
+    row = dict.fromkeys(HEADER, "") | dict(figure="8", metric="diversity", value="0.9", seed="0", command="papermill nbs/a.ipynb out/a.ipynb")
+    merge_rows(cell.folder / "out" / "results.csv", [row])
+    for name in ("a_digits.png", "a_digits_other.png", "table.md"): (cell.folder / "out" / name).write_bytes(name.encode())
+    assert sorted(sweep.drawn(cell, "a")) == ["a_digits.png", "a_digits_other.png", "table.md"]
+    sweep.publish_cell(cell, ["a_digits.png"])
+    assert sorted(path.name for path in (tmp_path / "figures").glob("[!.]*")) == ["a_digits.png", "results.csv"]
+    [published] = read_rows(tmp_path / "figures" / "results.csv")
+    assert published["value"] == "0.9" and published["command"].endswith("-p publish true")
