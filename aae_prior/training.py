@@ -423,12 +423,14 @@ def settle_prior(nets, config, condition_dim, n=AT_THE_END, sentences=None):
 
 # %% ../nbs/03_training.ipynb #abfd6732
 def settle_images(nets, images):
-    "Statistics of D_I and enc from `images`, a list of batches (B, C, n, n) in [-1, 1], and of dec, which reconstructs, from their codes"
+    """Statistics of D_I from `images`, a list of batches (B, C, n, n) in [-1, 1]; of enc from the first 16, and of dec, which reconstructs, from their codes.
+
+    Q's categories hang on D_I's statistics; dec is the costly one, and reconstructs as well with fewer."""
     training = nets.training
     nets.eval()
     if nets.D_I is not None: recompute_bn_stats([nets.D_I], nets.D_I.layers, images)
-    recompute_bn_stats([nets.enc], nets.enc, images)
-    recompute_bn_stats([nets.dec], lambda x: nets.dec(nets.enc(x)), images)
+    recompute_bn_stats([nets.enc], nets.enc, images[:16])
+    recompute_bn_stats([nets.dec], lambda x: nets.dec(nets.enc(x)), images[:16])
     nets.train(training)
 
 # %% ../nbs/03_training.ipynb #15fcf750
