@@ -33,8 +33,8 @@ def measured_with(run: Run, rows) -> list:
     mine = about(run) | dict(dataset=run.record["data"]["name"], model=run.config.model, seed=str(run.config.seed))
     return [row for row in rows if mine.items() <= row.items()]
 
-def card(run: Run, record: dict, measured, when="before the weights were rounded") -> str:
-    "Model card (Markdown) of an exported `run`: data, settings, seed, hash, and the results rows `measured` with it, and when that was"
+def card(run: Run, record: dict, measured) -> str:
+    "Model card (Markdown) of an exported `run`: data, settings, seed, hash, and the results rows `measured` with it (when, the `record` says)"
     c, data = run.config, record["data"]
     table = ["| figure | claim | metric | value | n | extractor |", "|---|---|---|---|---|---|",
              *[f"| {' | '.join(row[k] for k in ('figure', 'claim', 'metric', 'value', 'n', 'extractor'))} |" for row in measured]]
@@ -44,7 +44,7 @@ def card(run: Run, record: dict, measured, when="before the weights were rounded
              f"Trained on {data['n_train']:,} images ({data['caveat'] or 'the published training set'}), fingerprint `{data['fingerprint'][:16]}`.",
              f"{record['steps']:,} steps of {c.batch_size}, width {c.width:g}, codes of {c.code_dim}, seed {c.seed}; given: {typed}. All settings stand in `record.json`.",
              f"Holds {', '.join(record['holds'])} (bfloat16, dec and CG averaged); sha256 of `weights.safetensors`: `{record['weights_sha256']}`.", "",
-             f"Measured {when}:" if measured else "Nothing was measured with it yet.", "", *(table if measured else [])]
+             f"Measured {record.get('measured', 'before the weights were rounded')}:" if measured else "Nothing was measured with it yet.", "", *(table if measured else [])]
     return "\n".join(lines).rstrip() + "\n"
 
 # %% ../nbs/13_pretrained.ipynb #f6ad29e0
@@ -90,12 +90,12 @@ def settle_folder(folder, rows=()) -> Path:
     small = "holds" in run.record
     weights = small_weights(run, run.record["holds"]) if small else {k: v.contiguous() for k, v in run.nets.state_dict().items()}
     payload = safetensors.torch.save(weights, metadata={"format": "pt"})
-    record = run.record | dict(statistics="own", weights_sha256=hashlib.sha256(payload).hexdigest())
+    record = run.record | dict(statistics="own", measured="with these weights", weights_sha256=hashlib.sha256(payload).hexdigest())
     write_atomic(run.dir / "weights.safetensors", payload)
     write_record(run.dir, record)
     if small:
         (run.dir / "results.csv").unlink(missing_ok=True)
         measured = [row for row in measured_with(run, rows) if row["statistics"] != "mixed"]
         if measured: write_csv(run.dir / "results.csv", measured)
-        write_atomic(run.dir / "README.md", card(run, record, measured, "with these weights").encode("utf-8"))
+        write_atomic(run.dir / "README.md", card(run, record, measured).encode("utf-8"))
     return run.dir
