@@ -37,20 +37,27 @@ from .training import aae_phase, autocast, draw, keep_freed_memory, prior_phase,
 # %% ../nbs/12_benchmark.ipynb #c0f5bf2c
 class Call(NamedTuple):
     "One timed call: wall-clock seconds, and seconds of processor time over all threads"
+
     seconds: float
     cpu: float
+
 
 def timed(function):
     "The `Call` of a function without arguments, or the one it returns because it timed itself"
     start = Call(time.perf_counter(), time.process_time())
     done = function()
-    if torch.cuda.is_available(): torch.cuda.synchronize()
-    return done if isinstance(done, Call) else Call(time.perf_counter() - start.seconds, time.process_time() - start.cpu)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (
+        done if isinstance(done, Call) else Call(time.perf_counter() - start.seconds, time.process_time() - start.cpu)
+    )
+
 
 def interleaved(contestants, repeats, warm_up=1):
     "name -> list of `repeats` `Call`s of each contestant (name -> function without arguments), turn by turn, after `warm_up` rounds"
     rounds = [{name: timed(function) for name, function in contestants.items()} for _ in range(warm_up + repeats)]
     return {name: [calls[name] for calls in rounds[warm_up:]] for name in contestants}
+
 
 def seconds(calls):
     "Median wall-clock seconds of a list of `Call`s"
@@ -71,16 +78,23 @@ def training_step(config, data):
 # %% ../nbs/12_benchmark.ipynb #dba21585
 class TabulatedUpBlock(UpBlock):
     "UpBlock with its skip projected after the up-sampling"
-    def raised(self, x): return self.skip(nnf.interpolate(x, scale_factor=2))
+
+    def raised(self, x):
+        return self.skip(nnf.interpolate(x, scale_factor=2))
+
 
 class TabulatedCodeToMap(CodeToMap):
     "CodeToMap as the up-convolution it is in the table"
-    def forward(self, z): return nn.ConvTranspose2d.forward(self, z[:, :, None, None])
+
+    def forward(self, z):
+        return nn.ConvTranspose2d.forward(self, z[:, :, None, None])
+
 
 def as_tabulated(nets):
     "`nets`, changed to the plainest form of the same functions"
     plain = {UpBlock: TabulatedUpBlock, CodeToMap: TabulatedCodeToMap, Conv: nn.Conv2d, UpConv: nn.ConvTranspose2d}
-    for module in nets.modules(): module.__class__ = plain.get(type(module), type(module))
+    for module in nets.modules():
+        module.__class__ = plain.get(type(module), type(module))
     return nets.to(memory_format=torch.contiguous_format)
 
 # %% ../nbs/12_benchmark.ipynb #3b0d9bf5
@@ -88,17 +102,24 @@ def plain_step(config, data, careful):
     "A function without arguments: one step of `training.reference_step` of `config` on prepared `data`, everything in its plainest form"
     session = Session(config, data, resolve_device(config.device))
     nets = as_tabulated(session.nets)
-    opts = {name: torch.optim.Adam(group["params"], group["lr"], group["betas"]) for name, opt in session.opts.items() for group in opt.param_groups}
+    opts = {
+        name: torch.optim.Adam(group["params"], group["lr"], group["betas"])
+        for name, opt in session.opts.items()
+        for group in opt.param_groups
+    }
+
     def call():
         b = draw(session.data, config, session.step)
         reference_step(nets, opts, replace(b, x=b.x.contiguous()), config, careful)
         session.step += 1
+
     return call
 
 # %% ../nbs/12_benchmark.ipynb #0d468249
 def stand_in(name):
     "The data set `name` with labels as conditions, or digits of as many channels where it is not on this machine"
-    if at_hand(name): return load(name).labelled()
+    if at_hand(name):
+        return load(name).labelled()
     channels, digits = 1 if "mnist" in name else 3, load("digits").labelled()
     more = lambda x: x.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
     return replace(digits, name=f"digits for {name}", x_train=more(digits.x_train), x_test=more(digits.x_test))
@@ -107,21 +128,38 @@ def stand_in(name):
 def serve(kind, settings, name):
     "Take a step for each line on standard input and print its `Call`; `kind` is ours, reference or careful, `settings` a dict, `name` a data set"
     config, data = Config(**settings), stand_in(name)
-    if kind == "ours": keep_freed_memory()
+    if kind == "ours":
+        keep_freed_memory()
     step = training_step(config, data) if kind == "ours" else plain_step(config, data, kind == "careful")
-    for _ in sys.stdin: print(json.dumps(timed(step)), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(timed(step)), flush=True)
+
 
 class Apart:
     "`serve(*spec)` in a Python process of its own with `environment` added; each call is one step. RuntimeError where it fails"
+
     def __init__(self, *spec, **environment):
         code = "import json, sys, aae_prior.benchmark as b; b.serve(*json.loads(sys.argv[1]))"
-        self.spec, self.errors, pipe = spec, tempfile.TemporaryFile("w+", encoding="utf-8"), dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.process = subprocess.Popen([sys.executable, "-c", code, json.dumps(spec)], env=os.environ | environment, text=True, stderr=self.errors, **pipe)
+        self.spec, self.errors, pipe = (
+            spec,
+            tempfile.TemporaryFile("w+", encoding="utf-8"),
+            dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE),
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, json.dumps(spec)],
+            env=os.environ | environment,
+            text=True,
+            stderr=self.errors,
+            **pipe,
+        )
 
     def __call__(self):
-        try: self.process.stdin.write("\n"), self.process.stdin.flush()
-        except BrokenPipeError: pass                                     # it has stopped already; what it said is read below
-        if answer := self.process.stdout.readline(): return Call(*json.loads(answer))
+        try:
+            self.process.stdin.write("\n"), self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has stopped already; what it said is read below
+        if answer := self.process.stdout.readline():
+            return Call(*json.loads(answer))
         self.process.wait()
         self.errors.seek(0)
         raise RuntimeError(f"{self.spec} failed: {(self.errors.read().strip().splitlines() or ['no message'])[-1]}")
@@ -136,46 +174,67 @@ def operations(config, data):
     config = config.replace(batch_size=2)
     session, found, real = Session(config, data, resolve_device(config.device)), {}, None
     nets, opts, b = session.nets, session.opts, draw(session.data, config, 0)
+
     def count(name, function, *args):
-        with autocast(config, b.x.device), FlopCounterMode(display=False) as counter: out = function(*args)
+        with autocast(config, b.x.device), FlopCounterMode(display=False) as counter:
+            out = function(*args)
         found[name] = counter.get_total_flops() / 2
         return out
-    if nets.D_I is not None: real = count("D_I(x)", nets.D_I, b.x, b.s)
+
+    if nets.D_I is not None:
+        real = count("D_I(x)", nets.D_I, b.x, b.s)
     count("AAE phase", aae_phase, nets, opts, b, config, b.x if real is None else real[2].detach())
-    if real is not None: count("prior phase", prior_phase, nets, opts, b, config, real)
+    if real is not None:
+        count("prior phase", prior_phase, nets, opts, b, config, real)
     return found
 
 # %% ../nbs/12_benchmark.ipynb #e70f0f9a
 def distinct_layers(nets, b):
     "name -> (layer, its input) for every convolution and linear layer of a shape of its own, found while `nets` run on the batch `b`"
     found, shapes, handles = {}, set(), []
+
     def look(name):
         def hook(layer, args, out):
             shape = (type(layer).__name__, tuple(layer.weight.shape), tuple(args[0].shape))
-            if shape not in shapes: found[name] = (layer, args[0])
+            if shape not in shapes:
+                found[name] = (layer, args[0])
             shapes.add(shape)
+
         return hook
+
     for name, layer in nets.named_modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) and not name.startswith("average"):
             handles.append(layer.register_forward_hook(look(name)))
-    with torch.no_grad(): nets.D_I(nets.dec(nets.enc(b.x)), b.s)
-    for handle in handles: handle.remove()
+    with torch.no_grad():
+        nets.D_I(nets.dec(nets.enc(b.x)), b.s)
+    for handle in handles:
+        handle.remove()
     return found
 
 # %% ../nbs/12_benchmark.ipynb #bbc82421
 def rate(function, repeats=3):
     "Operations a second of `function`: the fastest of `repeats` calls after one that warms up"
-    with torch.no_grad(), FlopCounterMode(display=False) as counter: function()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        function()
+
     def call():
-        with torch.no_grad(): function()
+        with torch.no_grad():
+            function()
+
     return counter.get_total_flops() / min(c.seconds for c in interleaved({"": call}, repeats)[""])
+
 
 def large(edge, dtype, device):
     "A square matrix product of `edge` and a 3x3 convolution on images of 32 x 32 of as many values, as functions without arguments"
     a = torch.ones(edge, edge, dtype=dtype, device=device)
-    x = torch.ones(max(2, edge * edge // 2**17), 128, 32, 32, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.ones(max(2, edge * edge // 2**17), 128, 32, 32, dtype=dtype, device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     w = torch.ones(128, 128, 3, 3, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
-    return {f"matrix product {edge}": lambda: a @ a, f"3x3 convolution of {len(x)} x 128 x 32 x 32": lambda: nnf.conv2d(x, w, padding=1)}
+    return {
+        f"matrix product {edge}": lambda: a @ a,
+        f"3x3 convolution of {len(x)} x 128 x 32 x 32": lambda: nnf.conv2d(x, w, padding=1),
+    }
 
 # %% ../nbs/12_benchmark.ipynb #1df34f24
 def machine_rates(config, data, precision, edge=2048, repeats=3):
@@ -186,35 +245,49 @@ def machine_rates(config, data, precision, edge=2048, repeats=3):
     for name, (layer, x) in distinct_layers(session.nets, b).items():
         layer, x = copy.deepcopy(layer).to(dtype), x.to(dtype)
         rates[isinstance(layer, nn.Linear) or x.ndim == 2][name] = rate(lambda: layer(x), repeats)
-    for name, function in large(edge, dtype, b.x.device).items(): rates[name.startswith("matrix")][name] = rate(function, repeats)
+    for name, function in large(edge, dtype, b.x.device).items():
+        rates[name.startswith("matrix")][name] = rate(function, repeats)
     return rates
 
 # %% ../nbs/12_benchmark.ipynb #c985f540
 def time_split(config, data, steps):
     "Share of the time of a training step on the CPU by part (sums to 1), over `steps` profiled steps after one that warms up"
     session, watch, mean = Session(config, data, resolve_device(config.device)), Watch(), Mean()
+
     def labelled(i):
-        with record_function("data"): batch = draw(session.data, config, i)
-        with record_function("step"): losses = step(session.nets, session.opts, batch, config)
+        with record_function("data"):
+            batch = draw(session.data, config, i)
+        with record_function("step"):
+            losses = step(session.nets, session.opts, batch, config)
         with record_function("logging"):
             watch.look(losses | largest_weights(session.nets), i + 1)
             mean.add(torch.stack([value.float() for value in losses.values()]))
+
     labelled(0)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        for i in range(steps): labelled(i + 1)
+        for i in range(steps):
+            labelled(i + 1)
     found = {event.key: event for event in seen.key_averages()}
     python = found["step"].self_cpu_time_total
-    parts = {"networks and optimisers": found["step"].cpu_time_total - python, "Python between them": python,
-             "data": found["data"].cpu_time_total, "logging": found["logging"].cpu_time_total}
+    parts = {
+        "networks and optimisers": found["step"].cpu_time_total - python,
+        "Python between them": python,
+        "data": found["data"].cpu_time_total,
+        "logging": found["logging"].cpu_time_total,
+    }
     return {name: microseconds / sum(parts.values()) for name, microseconds in parts.items()}
 
 # %% ../nbs/12_benchmark.ipynb #3fb763d6
 def in_new_process(name, *values):
     "The result of `aae_prior.benchmark.<name>(*values)` in a Python process of its own; plain values only. RuntimeError where it fails"
     code = f"import json, sys, aae_prior.benchmark as b; print(json.dumps(b.{name}(*json.loads(sys.argv[1]))))"
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(values)], capture_output=True, text=True, encoding="utf-8")
-    if done.returncode: raise RuntimeError(f"{name}{values} failed: {done.stderr.strip().splitlines()[-1]}")
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(values)], capture_output=True, text=True, encoding="utf-8"
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name}{values} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
+
 
 def peak_memory(settings):
     "Most bytes that a run of the `settings` (dict) holds over its first two steps, with their evaluations and checkpoints"
@@ -223,9 +296,12 @@ def peak_memory(settings):
     return run.record["sittings"][-1]["peak_memory_bytes"]
 
 # %% ../nbs/12_benchmark.ipynb #b267262f
-COLUMNS = ("dataset channels model width batch precision images_per_second slowest fastest ratio_to_reference ratio_to_careful ratio_to_pythae "
-           "pythae gflop_per_image gflops share_of_peak share_of_product_peak had_the_machine repeats threads device hardware torch command").split()
+COLUMNS = (
+    "dataset channels model width batch precision images_per_second slowest fastest ratio_to_reference ratio_to_careful ratio_to_pythae "
+    "pythae gflop_per_image gflops share_of_peak share_of_product_peak had_the_machine repeats threads device hardware torch command"
+).split()
 IDENTITY = "dataset channels model width batch precision threads device hardware".split()
+
 
 def merge_benchmark(path, rows):
     "Write `rows` (dicts by COLUMNS; what is missing stays empty) into the table `path`; a row of the same IDENTITY is replaced"
@@ -235,19 +311,34 @@ def merge_benchmark(path, rows):
 # %% ../nbs/12_benchmark.ipynb #641c3c2c
 def bars(ax, values, title):
     "Horizontal bars of `values` (name -> number), the first at the top, with their numbers"
-    drawn = ax.barh(range(len(values)), list(values.values()), color=[PALETTE[0] if "ours" in name or "aae" == name[:3] else PALETTE[3] for name in values])
+    drawn = ax.barh(
+        range(len(values)),
+        list(values.values()),
+        color=[PALETTE[0] if "ours" in name or "aae" == name[:3] else PALETTE[3] for name in values],
+    )
     ax.bar_label(drawn, fmt="{:.3g}", padding=2, fontsize=SMALL)
     ax.set(yticks=range(len(values)), yticklabels=list(values), title=title, xlim=(0, 1.2 * max(values.values())))
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
 
+
 def cost(ax, speeds, name):
     "Images a second over a setting `name`: `speeds` value -> number, both axes logarithmic, so that slopes compare"
     ax.plot(list(speeds), list(speeds.values()), "o-", color=PALETTE[0], ms=4)
-    for value, speed in speeds.items(): ax.annotate(f"{speed:.3g}", (value, speed), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=SMALL)
-    ax.set(xscale="log", yscale="log", xticks=list(speeds), xticklabels=[f"{value:g}" for value in speeds], yticks=[], title=f"images/s over {name}")
+    for value, speed in speeds.items():
+        ax.annotate(
+            f"{speed:.3g}", (value, speed), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=SMALL
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xticks=list(speeds),
+        xticklabels=[f"{value:g}" for value in speeds],
+        yticks=[],
+        title=f"images/s over {name}",
+    )
     ax.minorticks_off()
-    ax.margins(.15, .15)
+    ax.margins(0.15, 0.15)
 
 # %% ../nbs/12_benchmark.ipynb #6beb6abc
 @styled
@@ -255,9 +346,13 @@ def benchmark_picture(speeds, costs, title=""):
     "Figure: `speeds` (panel -> contestant -> images/s) as bars, and below them `costs` (setting -> value -> images/s) as curves"
     fig = Picture(figsize=(11, 5.6), dpi=DPI, layout="constrained")
     fig.preview = (80, 16)
-    rows = fig.subfigures(2, 1, hspace=.06)
+    rows = fig.subfigures(2, 1, hspace=0.06)
     for part, draw_one, panels in zip(rows, (bars, cost), (speeds, costs)):
         if panels:
-            for ax, (name, values) in zip(part.subplots(1, len(panels), squeeze=False, sharey=draw_one is cost)[0], panels.items()): draw_one(ax, values, name)
-    if title: fig.suptitle(title, size=TITLE)
+            for ax, (name, values) in zip(
+                part.subplots(1, len(panels), squeeze=False, sharey=draw_one is cost)[0], panels.items()
+            ):
+                draw_one(ax, values, name)
+    if title:
+        fig.suptitle(title, size=TITLE)
     return fig

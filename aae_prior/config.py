@@ -27,16 +27,21 @@ import aae_prior
 # %% ../nbs/07_config.ipynb #59740178
 class SettingError(ValueError):
     "A setting that cannot be honoured; its text is one line: name, value, what is wrong, what is allowed."
-    def _render_traceback_(self): return [f"ValueError: {self}"]    # IPython and papermill print this instead of frames
+
+    def _render_traceback_(self):
+        return [f"ValueError: {self}"]  # IPython and papermill print this instead of frames
+
 
 def show(value):
     "`value` as it appears in a refusal: on one line, at most 60 characters."
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
+
 def refuse(name, value, why):
     "Raise the SettingError `name = value: why`."
     raise SettingError(f"{name if str(name).isidentifier() else show(name)} = {show(value)}: {why}")
+
 
 def nearest(name, names):
     "'; did you mean ...?' when one of `names` looks like `name`, else ''."
@@ -53,59 +58,90 @@ def not_given(value):
 def to_float(value):
     "A finite float from a number or its text; ValueError says what was expected."
     try:
-        if isinstance(value, (str, Real)) and not isinstance(value, bool) and math.isfinite(number := float(value)): return number
-    except (ValueError, OverflowError): pass
+        if isinstance(value, (str, Real)) and not isinstance(value, bool) and math.isfinite(number := float(value)):
+            return number
+    except (ValueError, OverflowError):
+        pass
     raise ValueError("must be a finite number")
+
 
 def to_int(value):
     "An int from an int, its text, or a float without fraction (64.0 and '1e3' pass, 64.5 does not); ValueError otherwise."
     try:
-        if isinstance(value, (str, Integral)) and not isinstance(value, bool): return int(value)
-    except ValueError: pass                                  # '1e3' is a whole number, but not to int()
-    try: number = to_float(value)
-    except ValueError: number = 0.5
-    if not number.is_integer(): raise ValueError("must be a whole number")
+        if isinstance(value, (str, Integral)) and not isinstance(value, bool):
+            return int(value)
+    except ValueError:
+        pass  # '1e3' is a whole number, but not to int()
+    try:
+        number = to_float(value)
+    except ValueError:
+        number = 0.5
+    if not number.is_integer():
+        raise ValueError("must be a whole number")
     return int(number)
 
 # %% ../nbs/07_config.ipynb #5bbad433
-TRUTH = {"true": True, "yes": True, "on": True, "1": True, "1.0": True,
-         "false": False, "no": False, "off": False, "0": False, "0.0": False}
+TRUTH = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "1.0": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+    "0.0": False,
+}
+
 
 def to_bool(value):
     "True or False from true/false, yes/no, on/off, 1/0 in any case; ValueError otherwise."
     word = str(value).strip().lower() if isinstance(value, (bool, str, Real)) or type(value).__name__ == "bool_" else ""
-    if word not in TRUTH: raise ValueError("must be true or false (or yes/no, on/off, 1/0)")
+    if word not in TRUTH:
+        raise ValueError("must be true or false (or yes/no, on/off, 1/0)")
     return TRUTH[word]
+
 
 def to_str(value):
     "Text, or a path as text, without surrounding blanks; ValueError otherwise."
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(value, str) or "\0" in value: raise ValueError("must be text")
-    try: os.fsencode(value)
-    except UnicodeError: raise ValueError("must be text in the encoding of this system") from None
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("must be text")
+    try:
+        os.fsencode(value)
+    except UnicodeError:
+        raise ValueError("must be text in the encoding of this system") from None
     return value.strip()
 
 # %% ../nbs/07_config.ipynb #3fd7e86b
 CONVERT = {int: to_int, float: to_float, bool: to_bool, str: to_str}
 
+
 def to_kind(value, kind):
     "`value` as a `kind`: int, float, bool, str, or a list of one of them (list[int], ...); ValueError otherwise."
-    if get_origin(kind) is not list: return CONVERT[kind](value)
-    if isinstance(value, str): value = [item.strip(" '\"") for item in value.strip(" []()").split(",")]
+    if get_origin(kind) is not list:
+        return CONVERT[kind](value)
+    if isinstance(value, str):
+        value = [item.strip(" '\"") for item in value.strip(" []()").split(",")]
     items = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not items or any(not_given(item) for item in items): raise ValueError("must be a list like 0,1,2 without gaps")
-    try: return [CONVERT[get_args(kind)[0]](item) for item in items]
-    except ValueError as error: raise ValueError(f"each item {error}") from None
+    if not items or any(not_given(item) for item in items):
+        raise ValueError("must be a list like 0,1,2 without gaps")
+    try:
+        return [CONVERT[get_args(kind)[0]](item) for item in items]
+    except ValueError as error:
+        raise ValueError(f"each item {error}") from None
 
 # %% ../nbs/07_config.ipynb #9c2c7bce
 @dataclass(frozen=True)
 class Between:
     "Numbers from `low` to `high`; `open` says which ends are themselves excluded: '', 'low', 'high' or 'both'."
+
     low: float
     high: float = math.inf
     open: str = ""
 
-    def __str__(self):    # no equals sign: papermill gives up on a parameter whose comment has one
+    def __str__(self):  # no equals sign: papermill gives up on a parameter whose comment has one
         low = f"{'>' if self.open in ('low', 'both') else 'at least'} {self.low:.10g}"
         high = f"{'<' if self.open in ('high', 'both') else 'at most'} {self.high:.10g}"
         return low if self.high == math.inf else f"{low} and {high}"
@@ -114,52 +150,77 @@ class Between:
         "`value` itself, or ValueError."
         above = value > self.low if self.open in ("low", "both") else value >= self.low
         below = value < self.high if self.open in ("high", "both") else value <= self.high
-        if not (above and below): raise ValueError(f"must be {self}")
+        if not (above and below):
+            raise ValueError(f"must be {self}")
         return value
 
 # %% ../nbs/07_config.ipynb #8e44408b
 @dataclass(frozen=True)
 class OneOf:
     "One of a few values; texts are compared without regard to case."
+
     choices: tuple
 
-    def __str__(self): return ", ".join(map(str, self.choices))
+    def __str__(self):
+        return ", ".join(map(str, self.choices))
 
     def check(self, value):
         "The choice that equals `value`, or ValueError."
         for choice in self.choices:
-            if str(choice).lower() == str(value).lower(): return choice
+            if str(choice).lower() == str(value).lower():
+                return choice
         raise ValueError(f"must be one of {self}{nearest(value, self.choices) if isinstance(value, str) else ''}")
 
 # %% ../nbs/07_config.ipynb #da21f32b
 DATASETS = ("digits", "mnist", "fashion_mnist", "svhn", "cifar10", "flowers102")
 
+
 class DatasetName:
     "A known data set, or the path of an .npz file or of a folder of images."
-    def __str__(self): return f"{', '.join(DATASETS)}, or the path of an .npz file or of a folder with one sub-folder a class"
+
+    def __str__(self):
+        return f"{', '.join(DATASETS)}, or the path of an .npz file or of a folder with one sub-folder a class"
 
     def check(self, value):
         "The known name, or the absolute path; ValueError for a bare word that is neither a name nor there."
-        if value.lower() in DATASETS: return value.lower()
+        if value.lower() in DATASETS:
+            return value.lower()
         path = os.path.expanduser(value)
-        if len(Path(path).parts) > 1 or Path(path).suffix or os.path.exists(path): return os.path.abspath(path)
+        if len(Path(path).parts) > 1 or Path(path).suffix or os.path.exists(path):
+            return os.path.abspath(path)
         raise ValueError(f"must be one of {self}{nearest(value, DATASETS)}")
 
 # %% ../nbs/07_config.ipynb #6826c0c4
 class DeviceName:
     "auto, cpu, cuda, cuda:N or mps."
-    def __str__(self): return "auto, cpu, cuda, cuda:N, mps"
+
+    def __str__(self):
+        return "auto, cpu, cuda, cuda:N, mps"
 
     def check(self, value):
         "The name in lower case; whether the machine has the device is `resolve_device`'s question."
-        if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value.lower()): return value.lower()
+        if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value.lower()):
+            return value.lower()
         raise ValueError(f"must be one of {self}{nearest(value, ('auto', 'cpu', 'cuda', 'mps'))}")
 
 # %% ../nbs/07_config.ipynb #7af87e48
 def setting(default, allowed, meaning, provenance="assumed", by="", unit="", trains=True, neutral=None, acts=None):
     "A field of `Config` with its default (or `by`, how it follows from others), what is allowed, meaning, provenance, unit, and where it `acts`."
-    return field(default=None, metadata=dict(default=default, allowed=allowed, meaning=meaning, provenance=provenance,
-                                             by=by, unit=unit, trains=trains, neutral=neutral, acts=acts or {}))
+    return field(
+        default=None,
+        metadata=dict(
+            default=default,
+            allowed=allowed,
+            meaning=meaning,
+            provenance=provenance,
+            by=by,
+            unit=unit,
+            trains=trains,
+            neutral=neutral,
+            acts=acts or {},
+        ),
+    )
+
 
 SWITCH, COUNT, WEIGHT, FACTOR = OneOf((True, False)), Between(1, 10**9), Between(0, 10**6), Between(0, 10**6, "low")
 WITH_D_I = dict(model=("ours", "maae"))
@@ -171,29 +232,61 @@ WITH_SENTENCES = dict(condition=("text",))
 @dataclass(frozen=True, kw_only=True)
 class _What:
     dataset: str = setting("digits", DatasetName(), "data set: a name or a path")
-    preset: str = setting("quick", OneOf(("smoke", "quick", "cpu", "paper")), "how long and how wide; each of its values can be overridden", trains=False)
-    model: str = setting("ours", OneOf(("ours", "maae", "aae")), "learned prior or a baseline; maae has no code generator, aae also has pixel error and no image discriminator", "paper")
-    condition: str = setting(None, OneOf(("none", "label", "category", "text")), "what s is", "paper", by="label; for aae none")
-    recipe: str = setting(None, OneOf(("tuned", "paper", "digits", "mnist", "svhn", "cifar10", "flowers102")), "whose tuned values hold where none is given; paper takes none", trains=False, by="tuned, which is that of the data set, or of its kind")
+    preset: str = setting(
+        "quick",
+        OneOf(("smoke", "quick", "cpu", "paper")),
+        "how long and how wide; each of its values can be overridden",
+        trains=False,
+    )
+    model: str = setting(
+        "ours",
+        OneOf(("ours", "maae", "aae")),
+        "learned prior or a baseline; maae has no code generator, aae also has pixel error and no image discriminator",
+        "paper",
+    )
+    condition: str = setting(
+        None, OneOf(("none", "label", "category", "text")), "what s is", "paper", by="label; for aae none"
+    )
+    recipe: str = setting(
+        None,
+        OneOf(("tuned", "paper", "digits", "mnist", "svhn", "cifar10", "flowers102")),
+        "whose tuned values hold where none is given; paper takes none",
+        trains=False,
+        by="tuned, which is that of the data set, or of its kind",
+    )
     device: str = setting("auto", DeviceName(), "where to compute", trains=False)
     seed: int = setting(0, Between(0, 2**31 - 1), "of everything random")
-    run_dir: str = setting(None, None, "run folder to draw from instead of training", by="found by the configuration", trains=False)
+    run_dir: str = setting(
+        None, None, "run folder to draw from instead of training", by="found by the configuration", trains=False
+    )
     out_dir: str = setting(None, None, "folder of pictures and rows", by="out/ and the notebook's name", trains=False)
-    publish: bool = setting(False, SWITCH, "also write figures/ and its results.csv; never with preset smoke", trains=False)
+    publish: bool = setting(
+        False, SWITCH, "also write figures/ and its results.csv; never with preset smoke", trains=False
+    )
 
 # %% ../nbs/07_config.ipynb #04f2c4b9
 @dataclass(frozen=True, kw_only=True)
 class _Training(_What):
     epochs: float = setting(None, FACTOR, "passes over the data, instead of steps", by="steps", unit="epochs")
-    steps: int = setting(None, COUNT, "updates of all networks", by="the preset's, unless epochs is given", unit="steps")
-    n_train: int = setting(None, COUNT, "use only this many training images, the same share of each class", by="all", unit="images")
+    steps: int = setting(
+        None, COUNT, "updates of all networks", by="the preset's, unless epochs is given", unit="steps"
+    )
+    n_train: int = setting(
+        None, COUNT, "use only this many training images, the same share of each class", by="all", unit="images"
+    )
     batch_size: int = setting(64, Between(2, 4096), "images per step", unit="images")
     lr: float = setting(5e-4, Between(0, 1, "both"), "learning rate of enc, dec and CG", "tuned")
     lr_D: float = setting(5e-4, Between(0, 1, "both"), "learning rate of D_I, D_C and Q", "tuned")
-    lr_decay: float = setting(0.0, Between(0, 1), "share of the run, at its end, over which both rates fall to 0", neutral=0.0)
+    lr_decay: float = setting(
+        0.0, Between(0, 1), "share of the run, at its end, over which both rates fall to 0", neutral=0.0
+    )
     beta1: float = setting(0.5, Between(0, 1, "high"), "Adam's decay of the mean gradient")
-    ema: float = setting(0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned")
-    precision: str = setting("auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here")
+    ema: float = setting(
+        0.995, Between(0, 1, "high"), "decay of the averaged weights used for sampling; 0 is off", "tuned"
+    )
+    precision: str = setting(
+        "auto", OneOf(("auto", "fp32", "bf16")), "number format of the heavy layers; auto is the faster one here"
+    )
 
 # %% ../nbs/07_config.ipynb #eac22406
 @dataclass(frozen=True, kw_only=True)
@@ -201,100 +294,206 @@ class _Losses(_Training):
     lam: float = setting(1.0, FACTOR, "lambda, the weight of L_rec for dec beside its adversarial loss")
     rec_weight: float = setting(1.0, WEIGHT, "weight of L_rec for enc beside its adversarial loss", "paper")
     mi_weight: float = setting(2.0, WEIGHT, "weight of L_MI", "tuned", acts=WITH_CONDITION)
-    update: str = setting("alternating", OneOf(("simultaneous", "alternating")), "all gradients at the old parameters, or discriminators first", "tuned")
-    gan_loss: str = setting("non_saturating", OneOf(("non_saturating", "saturating", "hinge")), "loss of the generators; hinge, that of the discriminators too, is beyond the paper")
-    label_to: str = setting(None, OneOf(("none", "Q", "D_I", "both")), "who learns which label or sentence a real image has", "tuned", by="Q with condition label, both with text, else none", acts=dict(condition=("label", "text")))
-    Q_on_generated: bool = setting(None, SWITCH, "Q also learns from generated images with the conditions that made them", "tuned", by="False where label_to or consistency lets Q learn from real images, else True", acts=WITH_CONDITION)
-    r1: float = setting(0.0, WEIGHT, "weight of the R1 penalty on D_I; beyond the paper, 0 is off", neutral=0.0, acts=WITH_D_I)
-    consistency: float = setting(0.0, WEIGHT, "weight of L_cluster, Q's categories on real images; beyond the paper, 0 is off", neutral=0.0, acts=WITH_CATEGORIES)
-    augment: bool = setting(False, SWITCH, "D_I sees images shifted, brightened and with a patch; beyond the paper", neutral=False, acts=WITH_D_I)
+    update: str = setting(
+        "alternating",
+        OneOf(("simultaneous", "alternating")),
+        "all gradients at the old parameters, or discriminators first",
+        "tuned",
+    )
+    gan_loss: str = setting(
+        "non_saturating",
+        OneOf(("non_saturating", "saturating", "hinge")),
+        "loss of the generators; hinge, that of the discriminators too, is beyond the paper",
+    )
+    label_to: str = setting(
+        None,
+        OneOf(("none", "Q", "D_I", "both")),
+        "who learns which label or sentence a real image has",
+        "tuned",
+        by="Q with condition label, both with text, else none",
+        acts=dict(condition=("label", "text")),
+    )
+    Q_on_generated: bool = setting(
+        None,
+        SWITCH,
+        "Q also learns from generated images with the conditions that made them",
+        "tuned",
+        by="False where label_to or consistency lets Q learn from real images, else True",
+        acts=WITH_CONDITION,
+    )
+    r1: float = setting(
+        0.0, WEIGHT, "weight of the R1 penalty on D_I; beyond the paper, 0 is off", neutral=0.0, acts=WITH_D_I
+    )
+    consistency: float = setting(
+        0.0,
+        WEIGHT,
+        "weight of L_cluster, Q's categories on real images; beyond the paper, 0 is off",
+        neutral=0.0,
+        acts=WITH_CATEGORIES,
+    )
+    augment: bool = setting(
+        False,
+        SWITCH,
+        "D_I sees images shifted, brightened and with a patch; beyond the paper",
+        neutral=False,
+        acts=WITH_D_I,
+    )
     rec_as_fake: bool = setting(True, SWITCH, "x_rec counts as a fake in the prior phase", "paper", acts=WITH_D_I)
-    mi_into_D_I: bool = setting(True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I", acts=WITH_CONDITION)
+    mi_into_D_I: bool = setting(
+        True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I", acts=WITH_CONDITION
+    )
 
 # %% ../nbs/07_config.ipynb #e8c6484f
 @dataclass(frozen=True, kw_only=True)
 class _Networks(_Losses):
     width: float = setting(None, Between(0, 4, "low"), "factor on the channels of Tables 2 and 3", by="the preset's")
-    width_D_I: float = setting(None, Between(0, 8, "low"), "factor on the channels of D_I (Table 4)", by="width", neutral="width", acts=WITH_D_I)
+    width_D_I: float = setting(
+        None,
+        Between(0, 8, "low"),
+        "factor on the channels of D_I (Table 4)",
+        by="width",
+        neutral="width",
+        acts=WITH_D_I,
+    )
     size: int = setting(32, OneOf((32, 64, 128)), "height and width of the images", "paper", unit="pixels")
-    code_dim: int = setting(None, Between(1, 10**5), "length of the codes z_c and z_x", by="none 64, label 64 (both the paper's), category 100, text 128")
+    code_dim: int = setting(
+        None,
+        Between(1, 10**5),
+        "length of the codes z_c and z_x",
+        by="none 64, label 64 (both the paper's), category 100, text 128",
+    )
     categories: int = setting(10, Between(2, 1000), "number of categories", "paper", acts=WITH_CATEGORIES)
     norm: bool = setting(True, SWITCH, "batch normalisation inside residual blocks")
-    spectral_norm: bool = setting(False, SWITCH, "spectral normalisation in D_I and D_C; beyond the paper", neutral=False)
+    spectral_norm: bool = setting(
+        False, SWITCH, "spectral normalisation in D_I and D_C; beyond the paper", neutral=False
+    )
     stem_stride: int = setting(2, OneOf((1, 2)), "stride of the encoder's first convolution", "paper", unit="pixels")
-    feature_layer: int = setting(-1, Between(-3, -1), "convolutional layer of D_I that is F, counted from the last", "paper", acts=WITH_D_I)
-    captions: str = setting("own", OneOf(("own", "class")), "which sentences an image gets: its own, or lent ones of its class where it has none", trains=False, acts=WITH_SENTENCES)
-    encoder: str = setting("gru", None, "what embeds a sentence: gru (trained here), the name of an installed sentence-transformers model, or an .npz file", "paper", trains=False, acts=WITH_SENTENCES)
-    stochastic: bool = setting(False, SWITCH, "enc draws its code from a mean and a variance; meant for aae, works with all")
+    feature_layer: int = setting(
+        -1, Between(-3, -1), "convolutional layer of D_I that is F, counted from the last", "paper", acts=WITH_D_I
+    )
+    captions: str = setting(
+        "own",
+        OneOf(("own", "class")),
+        "which sentences an image gets: its own, or lent ones of its class where it has none",
+        trains=False,
+        acts=WITH_SENTENCES,
+    )
+    encoder: str = setting(
+        "gru",
+        None,
+        "what embeds a sentence: gru (trained here), the name of an installed sentence-transformers model, or an .npz file",
+        "paper",
+        trains=False,
+        acts=WITH_SENTENCES,
+    )
+    stochastic: bool = setting(
+        False, SWITCH, "enc draws its code from a mean and a variance; meant for aae, works with all"
+    )
     eval_every: int = setting(None, COUNT, "steps between evaluations", by="a tenth of the run", unit="steps")
-    n_eval: int = setting(1000, Between(20, 10**6), "images per class for the label metrics", unit="images", trains=False)
+    n_eval: int = setting(
+        1000, Between(20, 10**6), "images per class for the label metrics", unit="images", trains=False
+    )
+
 
 SETTINGS = _Networks.__dataclass_fields__
 
 # %% ../nbs/07_config.ipynb #cc3ffdc1
 PRESETS = dict(
-    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20),   # seconds: does it run?
-    quick=dict(steps=600, width=0.25),                            # minutes on any CPU
-    cpu=dict(steps=1500, width=0.5),                              # an hour or less on any CPU
-    paper=dict(steps=100_000, width=1.0))                         # full width, full length: a GPU
+    smoke=dict(steps=4, width=0.125, batch_size=32, n_eval=20),  # seconds: does it run?
+    quick=dict(steps=600, width=0.25),  # minutes on any CPU
+    cpu=dict(steps=1500, width=0.5),  # an hour or less on any CPU
+    paper=dict(steps=100_000, width=1.0),
+)  # full width, full length: a GPU
 CODE_DIM = dict(none=64, label=64, category=100, text=128)
 
 # %% ../nbs/07_config.ipynb #6bf1f290
 @dataclass(frozen=True)
 class Times:
     "A value that follows `width`: `factor` times as wide."
+
     factor: float
 
-    def __str__(self): return f"{self.factor:g} x width"
+    def __str__(self):
+        return f"{self.factor:g} x width"
+
 
 @dataclass(frozen=True)
 class Tuned:
     "A line of a recipe: `values` by setting, where the `evidence` for them stands, and where they hold."
+
     values: dict
     evidence: str
-    condition: str = ""     # with this condition alone, '' for all
-    presets: tuple = ()     # with these presets alone, () for all
+    condition: str = ""  # with this condition alone, '' for all
+    presets: tuple = ()  # with these presets alone, () for all
 
 # %% ../nbs/07_config.ipynb #3eb98b68
 COLOUR = dict(lr=2e-4, width_D_I=Times(2), augment=True)
 RECIPES = dict(
     paper=(),
-    digits=(Tuned(dict(consistency=1.0), "trials: Can Q sort images into their classes without labels?", condition="category"),
-            Tuned(dict(code_dim=16, lr_decay=0.5), "trials: do the encoder's codes follow the prior?", condition="category")),
-    mnist=(Tuned(dict(consistency=1.0), "trials: Can Q sort images into their classes without labels?", condition="category"),),
-    svhn=(Tuned(COLOUR, "trials: taken over from CIFAR-10"),
-          Tuned(dict(steps=1200), "trials: SVHN, how much should a label weigh?", presets=("quick",))),
-    cifar10=(Tuned(COLOUR, "trials: What do colour images want?"),
-             Tuned(dict(mi_weight=0.5), "trials: How much should a label weigh over 3,000 steps?"),
-             Tuned(dict(steps=3000), "trials: How much should a label weigh over 3,000 steps?", presets=("quick", "cpu"))),
-    flowers102=(Tuned(dict(captions="class"), "text: few images have captions of their own, others borrow some", condition="text"),
-                Tuned(dict(steps=2500), "Figure 13: as published, compared with no other length", presets=("quick",))))
-KINDS = dict(grey="mnist", colour="cifar10")       # the recipe of data that have none of their own
+    digits=(
+        Tuned(
+            dict(consistency=1.0), "trials: Can Q sort images into their classes without labels?", condition="category"
+        ),
+        Tuned(
+            dict(code_dim=16, lr_decay=0.5), "trials: do the encoder's codes follow the prior?", condition="category"
+        ),
+    ),
+    mnist=(
+        Tuned(
+            dict(consistency=1.0), "trials: Can Q sort images into their classes without labels?", condition="category"
+        ),
+    ),
+    svhn=(
+        Tuned(COLOUR, "trials: taken over from CIFAR-10"),
+        Tuned(dict(steps=1200), "trials: SVHN, how much should a label weigh?", presets=("quick",)),
+    ),
+    cifar10=(
+        Tuned(COLOUR, "trials: What do colour images want?"),
+        Tuned(dict(mi_weight=0.5), "trials: How much should a label weigh over 3,000 steps?"),
+        Tuned(dict(steps=3000), "trials: How much should a label weigh over 3,000 steps?", presets=("quick", "cpu")),
+    ),
+    flowers102=(
+        Tuned(
+            dict(captions="class"), "text: few images have captions of their own, others borrow some", condition="text"
+        ),
+        Tuned(dict(steps=2500), "Figure 13: as published, compared with no other length", presets=("quick",)),
+    ),
+)
+KINDS = dict(grey="mnist", colour="cifar10")  # the recipe of data that have none of their own
 
 # %% ../nbs/07_config.ipynb #3e09ac85
 def kind_of_file(path):
     "'grey' or 'colour', from the shape of x_train in the .npz file `path`."
     import numpy as np
+
     with zipfile.ZipFile(path) as archive, archive.open("x_train.npy") as file:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, *_ = read_header(file)
     return "colour" if len(shape) == 4 and 3 in (shape[1], shape[3]) else "grey"
 
+
 def kind_of_folder(path):
     "'grey' or 'colour', from the first image in the sub-folders of `path`."
     from PIL import Image
+
     first = next(file for file in sorted(Path(path).glob("*/*")) if not file.name.startswith("."))
-    with Image.open(first) as image: return "grey" if image.mode in ("1", "L", "LA") else "colour"
+    with Image.open(first) as image:
+        return "grey" if image.mode in ("1", "L", "LA") else "colour"
+
 
 def kind_of(path):
     "'grey' or 'colour' by a look at the data in `path`; grey where there is nothing to look at, which `data.load` refuses."
-    try: return kind_of_folder(path) if os.path.isdir(path) else kind_of_file(path)
-    except Exception: return "grey"          # whatever is wrong with the data is said when they are loaded
+    try:
+        return kind_of_folder(path) if os.path.isdir(path) else kind_of_file(path)
+    except Exception:
+        return "grey"  # whatever is wrong with the data is said when they are loaded
+
 
 def recipe_of(dataset):
     "Name of the recipe of a data set."
-    if dataset in RECIPES: return dataset
+    if dataset in RECIPES:
+        return dataset
     return KINDS["grey" if dataset in DATASETS else kind_of(dataset)]
 
 # %% ../nbs/07_config.ipynb #5dadccfd
@@ -304,35 +503,45 @@ def tuned_values(recipe, condition, preset=None):
     lines = [line for line in lines if (preset in line.presets if preset else not line.presets)]
     return {name: value for line in lines for name, value in line.values.items()}
 
+
 def recipes_table():
     "The recipes as a Markdown table."
     rows = ["| data | condition | preset | settings | evidence |", "|---|---|---|---|---|"]
     for name, lines in RECIPES.items():
-        others = [data for data in (*DATASETS, *KINDS) if data not in RECIPES and (KINDS.get(data) or recipe_of(data)) == name]
+        others = [
+            data for data in (*DATASETS, *KINDS) if data not in RECIPES and (KINDS.get(data) or recipe_of(data)) == name
+        ]
         others = [f"one's own in {data}" if data in KINDS else data for data in others]
         for line in lines:
             values = ", ".join(f"`{k}` {v}" for k, v in line.values.items())
-            rows.append(f"| {', '.join([name, *others])} | {line.condition or 'all'} | {', '.join(line.presets) or 'all'} | {values} | {line.evidence} |")
+            rows.append(
+                f"| {', '.join([name, *others])} | {line.condition or 'all'} | {', '.join(line.presets) or 'all'} | {values} | {line.evidence} |"
+            )
     return "\n".join(rows)
 
 # %% ../nbs/07_config.ipynb #fd8e5a1a
 def read(name, value, kind, allowed=None):
     "`value` as a `kind` that is `allowed` (each item of a list); None when it is not given; SettingError when it is neither."
     is_choice = isinstance(value, str) and value.strip().lower() == "none" and "none" in getattr(allowed, "choices", ())
-    if not_given(value) and not is_choice: return None
+    if not_given(value) and not is_choice:
+        return None
     try:
         found = to_kind(value, kind)
-        if allowed is None: return found
+        if allowed is None:
+            return found
         return [allowed.check(item) for item in found] if isinstance(found, list) else allowed.check(found)
-    except ValueError as error: problem = str(error)
+    except ValueError as error:
+        problem = str(error)
     refuse(name, value, problem)
 
 # %% ../nbs/07_config.ipynb #d2743aaf
 def why_idle(name, values):
     "Why the setting `name` acts on nothing beside `values` (model and condition among them), with the way out; '' where it acts."
     for other, needed in SETTINGS[name].metadata["acts"].items():
-        if values[other] not in needed: return f"acts on nothing with {other} {values[other]}, only with {', '.join(needed)}; leave it out"
+        if values[other] not in needed:
+            return f"acts on nothing with {other} {values[other]}, only with {', '.join(needed)}; leave it out"
     return ""
+
 
 def resolve(given):
     "All settings (dict name -> value) from the `given` ones: value given > preset > recipe > default. What acts on nothing keeps its default."
@@ -343,35 +552,59 @@ def resolve(given):
     preset = values["preset"]
     values |= tuned_values(recipe, condition) | PRESETS[preset] | tuned_values(recipe, condition, preset) | given
     values |= {name: default for name, default in defaults.items() if why_idle(name, values)}
-    if "epochs" in given: values["steps"] = given.get("steps")
-    if isinstance(values["width_D_I"], Times): values["width_D_I"] = values["width_D_I"].factor * values["width"]
+    if "epochs" in given:
+        values["steps"] = given.get("steps")
+    if isinstance(values["width_D_I"], Times):
+        values["width_D_I"] = values["width_D_I"].factor * values["width"]
     values["width_D_I"] = values["width_D_I"] or values["width"]
     values["label_to"] = values["label_to"] or dict(label="Q", text="both").get(condition, "none")
-    if values["Q_on_generated"] is None: values["Q_on_generated"] = values["label_to"] not in ("Q", "both") and not values["consistency"]
+    if values["Q_on_generated"] is None:
+        values["Q_on_generated"] = values["label_to"] not in ("Q", "both") and not values["consistency"]
     values["code_dim"] = values["code_dim"] or CODE_DIM[condition]
     return values
 
 # %% ../nbs/07_config.ipynb #f7556a0d
 def check_together(c):
     "SettingError when settings of the config `c` are each allowed but contradict each other."
-    if c.epochs and c.steps: refuse("steps", c.steps, f"give steps or epochs (here {c.epochs:g}), not both")
-    if c.publish and c.preset == "smoke": refuse("publish", True, "a smoke run is no result; publish with preset quick, cpu or paper")
+    if c.epochs and c.steps:
+        refuse("steps", c.steps, f"give steps or epochs (here {c.epochs:g}), not both")
+    if c.publish and c.preset == "smoke":
+        refuse("publish", True, "a smoke run is no result; publish with preset quick, cpu or paper")
     if c.model == "aae" and c.condition != "none":
-        refuse("condition", c.condition, "model aae is the baseline of section 4.1 and takes no condition; choose condition none, or model maae")
+        refuse(
+            "condition",
+            c.condition,
+            "model aae is the baseline of section 4.1 and takes no condition; choose condition none, or model maae",
+        )
     if not c.Q_on_generated and c.label_to not in ("Q", "both") and not c.consistency:
-        refuse("Q_on_generated", False, f"Q would learn nothing with label_to {c.label_to}; leave it out, or give label_to Q")
-    if c.condition == "category": check_room(c, c.categories, "categories")
+        refuse(
+            "Q_on_generated",
+            False,
+            f"Q would learn nothing with label_to {c.label_to}; leave it out, or give label_to Q",
+        )
+    if c.condition == "category":
+        check_room(c, c.categories, "categories")
+
 
 def check_room(c, condition_dim, what):
     "SettingError unless a config `c` without a code generator leaves room for noise in its code beside a condition of `condition_dim` numbers."
-    if c.model == "ours" or c.code_dim > condition_dim: return
-    refuse("code_dim", c.code_dim, f"without a code generator it holds the condition, here {condition_dim} {what}, and the noise; give {condition_dim + 1} or more")
+    if c.model == "ours" or c.code_dim > condition_dim:
+        return
+    refuse(
+        "code_dim",
+        c.code_dim,
+        f"without a code generator it holds the condition, here {condition_dim} {what}, and the noise; give {condition_dim + 1} or more",
+    )
 
 # %% ../nbs/07_config.ipynb #0497de68
 def read_all(values):
     "Those of `values` (name -> what was typed) that are given, each read as its setting wants it; SettingError for what is not allowed."
-    found = {name: read(name, value, SETTINGS[name].type, SETTINGS[name].metadata["allowed"]) for name, value in values.items()}
-    if found.get("recipe") == "tuned": found["recipe"] = None          # the word for what holds anyway
+    found = {
+        name: read(name, value, SETTINGS[name].type, SETTINGS[name].metadata["allowed"])
+        for name, value in values.items()
+    }
+    if found.get("recipe") == "tuned":
+        found["recipe"] = None  # the word for what holds anyway
     return {name: value for name, value in found.items() if value is not None}
 
 # %% ../nbs/07_config.ipynb #188ad88e
@@ -381,9 +614,11 @@ class _Resolved(_Networks):
         given = read_all(vars(self))
         values = resolve(given)
         for name in given:
-            if why := why_idle(name, values): refuse(name, given[name], why)
-        for name, value in values.items(): object.__setattr__(self, name, value)
-        object.__setattr__(self, "given", given)    # no field: what `replace` starts from, so that derived values follow
+            if why := why_idle(name, values):
+                refuse(name, given[name], why)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "given", given)  # no field: what `replace` starts from, so that derived values follow
         check_together(self)
 
     def total_steps(self, n_train):
@@ -392,23 +627,30 @@ class _Resolved(_Networks):
 
     def check_data(self, n_train, channels, classes, text_dim=200):
         "SettingError when these settings do not fit data of `n_train` images of `channels` in `classes` (or sentences of `text_dim` numbers)."
-        if channels not in (1, 3): refuse("channels", channels, "images are grey (1) or RGB (3)")
-        if (self.n_train or 0) > n_train: refuse("n_train", self.n_train, f"the data has {n_train} training images; give at most that")
+        if channels not in (1, 3):
+            refuse("channels", channels, "images are grey (1) or RGB (3)")
+        if (self.n_train or 0) > n_train:
+            refuse("n_train", self.n_train, f"the data has {n_train} training images; give at most that")
         images = self.n_train or n_train
-        if self.batch_size > images: refuse("batch_size", self.batch_size, f"larger than the {images} training images; give at most that")
-        if self.condition == "label" and classes < 2: refuse("condition", "label", f"the data has {classes} class; choose condition none or category")
+        if self.batch_size > images:
+            refuse("batch_size", self.batch_size, f"larger than the {images} training images; give at most that")
+        if self.condition == "label" and classes < 2:
+            refuse("condition", "label", f"the data has {classes} class; choose condition none or category")
         room = dict(label=(classes, "labels"), text=(text_dim, "numbers of a sentence"))
-        if self.condition in room: check_room(self, *room[self.condition])
+        if self.condition in room:
+            check_room(self, *room[self.condition])
 
 # %% ../nbs/07_config.ipynb #e338c29a
 NOISE = dict(label=54, category=90, text=100)
 CLUSTER_STEPS, TEXT_STEPS = 600, 800
 
+
 @dataclass(frozen=True, kw_only=True)
 class _Derived(_Resolved):
     def noise_length(self, condition_dim=0):
         "Length of the noise z beside a condition of `condition_dim` numbers. Without a code generator the two together are the code."
-        if self.model != "ours": return self.code_dim - condition_dim
+        if self.model != "ours":
+            return self.code_dim - condition_dim
         return NOISE.get(self.condition, self.code_dim)
 
     @property
@@ -429,33 +671,43 @@ class _Derived(_Resolved):
 # %% ../nbs/07_config.ipynb #e1932799
 def resolve_device(name="auto"):
     "The torch.device of `name` (auto: cuda, else mps, else cpu); SettingError says which devices there are."
-    import torch    # here, because it takes seconds: a mistyped parameter is refused before
+    import torch  # here, because it takes seconds: a mistyped parameter is refused before
+
     there = ["cpu"]
-    if torch.backends.mps.is_available(): there.insert(0, "mps")
-    if torch.cuda.is_available(): there = ["cuda"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] + there
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there = ["cuda"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] + there
     name = read("device", name, str, DeviceName()) or "auto"
-    if name == "auto": return torch.device(there[0])
-    if name not in there: refuse("device", name, f"not on this machine, which has {', '.join(there)}; give one of these or auto")
+    if name == "auto":
+        return torch.device(there[0])
+    if name not in there:
+        refuse("device", name, f"not on this machine, which has {', '.join(there)}; give one of these or auto")
     return torch.device(name)
+
 
 def check_machine(config):
     "SettingError when this machine lacks the device, the data set's path or the run folder that `config` names."
-    if config.device not in ("auto", "cpu"): resolve_device(config.device)
+    if config.device not in ("auto", "cpu"):
+        resolve_device(config.device)
     if config.dataset not in DATASETS and not os.path.exists(config.dataset):
         refuse("dataset", config.dataset, f"no such file or folder; give {DatasetName()}")
-    if config.run_dir and not os.path.isdir(os.path.expanduser(config.run_dir)): refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
+    if config.run_dir and not os.path.isdir(os.path.expanduser(config.run_dir)):
+        refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
 
 # %% ../nbs/07_config.ipynb #b58a5363
 def known(mapping, names):
     "`mapping` itself when all its keys are among `names`, else SettingError with the nearest name."
     for name in mapping:
-        if name not in names: refuse(name, mapping[name], f"unknown parameter{nearest(name, names) or '; known are ' + ', '.join(names)}")
+        if name not in names:
+            refuse(name, mapping[name], f"unknown parameter{nearest(name, names) or '; known are ' + ', '.join(names)}")
     return mapping
 
 # %% ../nbs/07_config.ipynb #5d9aad4a
 @dataclass(frozen=True, kw_only=True)
 class Config(_Derived):
     "All settings of a run, resolved and checked. None, or leaving out, means not given. SettingError (a ValueError) names setting, value and what is allowed."
+
     @classmethod
     def from_parameters(cls, mapping):
         "A Config from what a user typed: dict name -> value of any kind. Also refuses what this machine lacks."
@@ -474,31 +726,47 @@ class Config(_Derived):
 
     def replace(self, **changes):
         "A new Config with `changes` (None: no longer given); what follows from the changed settings follows again. SettingError for a change that acts on nothing."
-        instead = {"epochs": "steps", "steps": "epochs"}    # giving one takes the other's place
+        instead = {"epochs": "steps", "steps": "epochs"}  # giving one takes the other's place
         dropped = {instead[name] for name, value in changes.items() if name in instead and not not_given(value)}
-        config = type(self).of_acting({k: v for k, v in self.given.items() if k not in dropped} | known(changes, SETTINGS))
+        config = type(self).of_acting(
+            {k: v for k, v in self.given.items() if k not in dropped} | known(changes, SETTINGS)
+        )
         for name in changes:
-            if name in config.given and (why := why_idle(name, vars(config))): refuse(name, changes[name], why)
+            if name in config.given and (why := why_idle(name, vars(config))):
+                refuse(name, changes[name], why)
         return config
 
 # %% ../nbs/07_config.ipynb #59df76ef
-BUILT_IN = dict(   # settings of earlier versions -> their value today, by the other settings of a record
+BUILT_IN = dict(  # settings of earlier versions -> their value today, by the other settings of a record
     beta2=lambda v: 0.999,
     dec_in_prior_phase=lambda v: True,
     matching_aware=lambda v: v["condition"] == "text" and v["label_to"] in ("D_I", "both"),
     cluster_steps=lambda v: CLUSTER_STEPS if v.get("consistency") else 0,
     text_steps=lambda v: 20 if v["preset"] == "smoke" else TEXT_STEPS,
-    noise_dim=lambda v: v["code_dim"] if v["condition"] == "none" or v["model"] != "ours" else dict(category=90 + v["categories"], text=300).get(v["condition"]))
+    noise_dim=lambda v: (
+        v["code_dim"]
+        if v["condition"] == "none" or v["model"] != "ours"
+        else dict(category=90 + v["categories"], text=300).get(v["condition"])
+    ),
+)
+
 
 def of_today(values):
     "The `values` of a record, of this or an earlier version, by the settings there are today. SettingError where these cannot say the same."
     values = {"recipe": "paper"} | values
     for name in BUILT_IN.keys() & values.keys():
         value, today = values.pop(name), BUILT_IN[name](values)
-        of_classes = name == "noise_dim" and today is None           # how many labels there are only the data know; the weights tell
-        if name == "text_steps" and values["condition"] != "text" or of_classes or value == today: continue
-        refuse(name, value, f"this run was made by an earlier version that had this setting, which is now {today}; use that version, or train again")
-    scale = values.pop("rec_scale", 10.0) / 10                        # now built in, as a factor of 10
+        of_classes = (
+            name == "noise_dim" and today is None
+        )  # how many labels there are only the data know; the weights tell
+        if name == "text_steps" and values["condition"] != "text" or of_classes or value == today:
+            continue
+        refuse(
+            name,
+            value,
+            f"this run was made by an earlier version that had this setting, which is now {today}; use that version, or train again",
+        )
+    scale = values.pop("rec_scale", 10.0) / 10  # now built in, as a factor of 10
     return values | {name: values[name] * scale for name in ("lam", "rec_weight") if name in values}
 
 # %% ../nbs/07_config.ipynb #3b2d992d
@@ -506,16 +774,19 @@ def to_dict(self):
     "All resolved settings, as a dict that JSON can hold."
     return dataclasses.asdict(self)
 
+
 def from_dict(cls, values):
     "The Config of a `to_dict`, of this or an earlier version. What would follow from the rest counts as not given, so that `replace` works as on the original."
     config = cls.of_acting(of_today(values))
     full = config.to_dict()
     given = {name: value for name, value in config.given.items() if not why_idle(name, full)}
-    known_data = full["dataset"] in DATASETS                          # else the recipe stays given: nobody looks at the data again
+    known_data = full["dataset"] in DATASETS  # else the recipe stays given: nobody looks at the data again
     for name in [name for name in given if name != "recipe" or known_data]:
         rest = {k: v for k, v in given.items() if k != name}
-        if resolve(rest) == full: given = rest
+        if resolve(rest) == full:
+            given = rest
     return cls(**given)
+
 
 def training_key(self, fingerprint=""):
     """12 hex digits over the settings that change what is trained, and over the data's `fingerprint` (without it, the data's name or path).
@@ -524,9 +795,12 @@ def training_key(self, fingerprint=""):
     for f in dataclasses.fields(self):
         neutral = full.get(f.metadata["neutral"], f.metadata["neutral"])
         left_out = neutral is not None and full[f.name] == neutral
-        if f.metadata["trains"] and not left_out and not why_idle(f.name, full): values[f.name] = full[f.name]
-    if fingerprint: values["dataset"] = fingerprint
+        if f.metadata["trains"] and not left_out and not why_idle(f.name, full):
+            values[f.name] = full[f.name]
+    if fingerprint:
+        values["dataset"] = fingerprint
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()[:12]
+
 
 Config.to_dict, Config.from_dict, Config.training_key = to_dict, classmethod(from_dict), training_key
 
@@ -534,27 +808,49 @@ Config.to_dict, Config.from_dict, Config.training_key = to_dict, classmethod(fro
 def git_revision(folder=None):
     "Revision of the checkout whose top is `folder` (default: this package's), with '+changes' when it was edited; '' without git or checkout."
     folder = Path(folder or aae_prior.__path__[0]).resolve().parent if folder is None else Path(folder).resolve()
-    def git(*words): return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder: return ""
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder:
+            return ""
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError): return ""
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
 
 def cpu_model():
     "The processor's name, as far as the system tells."
-    try: names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except OSError: names = []
+    try:
+        names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        names = []
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 # %% ../nbs/07_config.ipynb #82456b32
 def record(config):
     "All that one needs to know about a run of `config` on this machine, as a dict that JSON can hold. SettingError without the device."
     import torch
+
     device = resolve_device(config.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
-    return dict(config=config.to_dict(), given=dict(config.given), seed=config.seed, version=aae_prior.__version__, git=git_revision(),
-                device=str(device), device_name=name, cpu=cpu_model(), threads=torch.get_num_threads(),
-                torch=torch.__version__, python=platform.python_version(), system=platform.platform())
+    return dict(
+        config=config.to_dict(),
+        given=dict(config.given),
+        seed=config.seed,
+        version=aae_prior.__version__,
+        git=git_revision(),
+        device=str(device),
+        device_name=name,
+        cpu=cpu_model(),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        system=platform.platform(),
+    )
 
 # %% ../nbs/07_config.ipynb #f436d0a6
 def default_text(f):
@@ -563,37 +859,65 @@ def default_text(f):
     plain = f.metadata["by"] or str(f.metadata["default"])
     return f"the recipe's, else {plain}" if tuned else plain
 
+
 def acts_text(f):
     "Beside which models and conditions the field `f` acts, '' for all."
     return "; ".join(f"{other} {', '.join(needed)}" for other, needed in f.metadata["acts"].items())
 
+
 def settings_table():
     "All fields of Config as a Markdown table."
-    rows = ["| setting | type | default | allowed | meaning | acts with | provenance |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| setting | type | default | allowed | meaning | acts with | provenance |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for f in SETTINGS.values():
         m = f.metadata
         allowed = "true, false" if m["allowed"] is SWITCH else str(m["allowed"] or "any path")
         meaning = m["meaning"] + (m["unit"] and f" [{m['unit']}]")
-        rows.append(f"| `{f.name}` | {f.type.__name__} | {default_text(f)} | {allowed} | {meaning} | {acts_text(f) or 'all'} | {m['provenance']} |")
+        rows.append(
+            f"| `{f.name}` | {f.type.__name__} | {default_text(f)} | {allowed} | {meaning} | {acts_text(f) or 'all'} | {m['provenance']} |"
+        )
     return "\n".join(rows)
 
 # %% ../nbs/07_config.ipynb #8a094a2a
-PARAMETERS = ("dataset", "preset", "model", "seed", "steps", "epochs", "n_eval", "device", "run_dir", "out_dir", "publish")     # of most notebooks
-BY_NAME_ONLY = [name for name in _What.__dataclass_fields__ if name != "recipe"]           # what is run, and where: a notebook declares it or settles it
+PARAMETERS = (
+    "dataset",
+    "preset",
+    "model",
+    "seed",
+    "steps",
+    "epochs",
+    "n_eval",
+    "device",
+    "run_dir",
+    "out_dir",
+    "publish",
+)  # of most notebooks
+BY_NAME_ONLY = [
+    name for name in _What.__dataclass_fields__ if name != "recipe"
+]  # what is run, and where: a notebook declares it or settles it
+
 
 def overrides_line(names):
     "The line that declares `overrides` beside the settings `names`; without an equals sign, as all comments that papermill reads."
     others = [name for name in SETTINGS if name not in (*names, *BY_NAME_ONLY)]
     return f"overrides: str = None  # further settings in one text, each a name, an equals sign and a value, with commas between: {', '.join(others)} [none]"
 
+
 def parameters_cell(names=PARAMETERS, extra={}, overrides=True):
     "Source of a parameters cell with the settings `names`, all others by `overrides`, and a notebook's `extra` parameters, a line each."
     lines = []
     for name in names:
         f = SETTINGS[name]
-        choices = f": {f.metadata['allowed']}" if f.type is str and isinstance(f.metadata["allowed"], (OneOf, DeviceName)) else ""
+        choices = (
+            f": {f.metadata['allowed']}"
+            if f.type is str and isinstance(f.metadata["allowed"], (OneOf, DeviceName))
+            else ""
+        )
         lines.append(f"{name}: {f.type.__name__} = None  # {f.metadata['meaning']}{choices} [{default_text(f)}]")
-    if overrides: lines.append(overrides_line(names))
+    if overrides:
+        lines.append(overrides_line(names))
     for name, (kind, default, meaning, *_) in extra.items():
         kind = kind.__name__ if get_origin(kind) is None else str(kind)
         lines.append(f"{name}: {kind} = None  # {meaning} [{default}]")
@@ -602,17 +926,31 @@ def parameters_cell(names=PARAMETERS, extra={}, overrides=True):
 # %% ../nbs/07_config.ipynb #cc584bf3
 def assigned(source):
     "Names that a cell assigns at its top level -> True where annotated; none for what is no Python."
-    try: body = ast.parse(source).body
-    except (SyntaxError, ValueError): return {}
-    pairs = [(target, isinstance(node, ast.AnnAssign)) for node in body if isinstance(node, (ast.Assign, ast.AnnAssign))
-             for target in getattr(node, "targets", [getattr(node, "target", None)])]
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return {}
+    pairs = [
+        (target, isinstance(node, ast.AnnAssign))
+        for node in body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in getattr(node, "targets", [getattr(node, "target", None)])
+    ]
     return {target.id: annotated for target, annotated in pairs if isinstance(target, ast.Name)}
 
 # %% ../nbs/07_config.ipynb #61cc0be6
 def plain_names(namespace, settings):
     "The `settings` in `namespace`, and other names with plain values; without private names, constants and IPython's own."
-    return [name for name, value in namespace.items() if name in settings or isinstance(value, (type(None), bool, int, float, str, list, tuple))
-            and not name.startswith("_") and not name.isupper() and name not in ("In", "Out")]
+    return [
+        name
+        for name, value in namespace.items()
+        if name in settings
+        or isinstance(value, (type(None), bool, int, float, str, list, tuple))
+        and not name.startswith("_")
+        and not name.isupper()
+        and name not in ("In", "Out")
+    ]
+
 
 def parameter_names(namespace, settings):
     "(names given, names declared) by the parameters cell and what ran between it and the check; SettingError when papermill's values were lost."
@@ -620,55 +958,82 @@ def parameter_names(namespace, settings):
     cells = [assigned(source) for source in sources]
     checks = [i for i, source in enumerate(sources) if "notebook_parameters(" in source]
     defaults = [i for i, cell in enumerate(cells) if any(cell.get(name) for name in settings)]
-    if not checks: return plain_names(namespace, settings), list(settings)    # no history: a script, or a runner that keeps none
-    injected = [i for i, source in enumerate(sources[:checks[0]]) if source.lstrip().startswith("# Parameters") and i not in defaults]
+    if not checks:
+        return plain_names(namespace, settings), list(settings)  # no history: a script, or a runner that keeps none
+    injected = [
+        i
+        for i, source in enumerate(sources[: checks[0]])
+        if source.lstrip().startswith("# Parameters") and i not in defaults
+    ]
     before = [i for i in defaults if i < checks[0]]
     if injected and (not before or before[-1] > injected[-1]):
-        refuse("parameters", sorted(cells[injected[-1]]), "these values were lost, for the notebook's defaults ran after them; exactly one cell, that of the defaults, must carry the tag parameters")
-    if not defaults: return plain_names(namespace, settings), list(settings)
+        refuse(
+            "parameters",
+            sorted(cells[injected[-1]]),
+            "these values were lost, for the notebook's defaults ran after them; exactly one cell, that of the defaults, must carry the tag parameters",
+        )
+    if not defaults:
+        return plain_names(namespace, settings), list(settings)
     end = next((i for i in checks if i > defaults[-1]), len(sources))
-    return list({name: 0 for cell in cells[defaults[-1]:end] for name in cell}), [n for n, annotated in cells[defaults[-1]].items() if annotated]
+    return list({name: 0 for cell in cells[defaults[-1] : end] for name in cell}), [
+        n for n, annotated in cells[defaults[-1]].items() if annotated
+    ]
 
 # %% ../nbs/07_config.ipynb #839bd8a7
 def read_overrides(typed):
     "name -> value from what was typed for `overrides`: a dict, or a text of name=value with commas between. SettingError for anything else."
-    if not_given(typed): return {}
-    if isinstance(typed, dict): return typed
+    if not_given(typed):
+        return {}
+    if isinstance(typed, dict):
+        return typed
     pairs = [part.partition("=") for part in typed.split(",")] if isinstance(typed, str) else []
     names = [name.strip() for name, *_ in pairs]
     if not pairs or not all(name and value.strip() for name, (_, _, value) in zip(names, pairs)):
-        refuse("overrides", typed, "must be a text like 'beta1=0, r1=1': a name, an equals sign and a value, with commas between")
+        refuse(
+            "overrides",
+            typed,
+            "must be a text like 'beta1=0, r1=1': a name, an equals sign and a value, with commas between",
+        )
     for name in names:
-        if names.count(name) > 1: refuse("overrides", typed, f"{name} stands there twice; give it once")
+        if names.count(name) > 1:
+            refuse("overrides", typed, f"{name} stands there twice; give it once")
     return {name: value.strip() for name, (_, _, value) in zip(names, pairs)}
 
 # %% ../nbs/07_config.ipynb #a8888326
 def check_overrides(more, given, declared, unused):
     "SettingError where a setting in `more`, that of `overrides`, cannot be given there, or is `given` as a parameter too."
     for name, value in more.items():
-        if not not_given(given.get(name)): refuse(name, value, "stands in overrides and as a parameter; give it once")
-        if name in declared and (name not in SETTINGS or name in BY_NAME_ONLY): refuse(name, value, f"is a parameter by itself; give -p {name} {value}")
-        if name in BY_NAME_ONLY or name in unused: refuse(name, value, not_taken(declared))
+        if not not_given(given.get(name)):
+            refuse(name, value, "stands in overrides and as a parameter; give it once")
+        if name in declared and (name not in SETTINGS or name in BY_NAME_ONLY):
+            refuse(name, value, f"is a parameter by itself; give -p {name} {value}")
+        if name in BY_NAME_ONLY or name in unused:
+            refuse(name, value, not_taken(declared))
     known(more, [name for name in SETTINGS if name not in (*BY_NAME_ONLY, *unused)])
+
 
 def not_taken(declared):
     "Why a parameter is refused that a notebook with the parameters `declared` has no use for."
     return f"this notebook does not take this parameter; it takes {', '.join(declared)}"
 
+
 def check_declared(given, names, declared, unused):
     "SettingError for a parameter in `given` that the notebook has not `declared`; `names` are all there are."
     for name, value in given.items():
-        if name in declared or name not in names: continue
+        if name in declared or name not in names:
+            continue
         if "overrides" in declared and name in SETTINGS and name not in (*BY_NAME_ONLY, *unused):
-            refuse(name, value, f"no parameter of this notebook by itself; give -p overrides \"{name}={value}\"")
+            refuse(name, value, f'no parameter of this notebook by itself; give -p overrides "{name}={value}"')
         refuse(name, value, not_taken(declared))
     known(given, declared)
+
 
 def check_acting(given, variants):
     "SettingError for a setting in `given` that acts on nothing in any of the `variants` (settings that differ)."
     for name, value in given.items():
         reasons = [why_idle(name, resolve(given | variant)) for variant in variants]
-        if all(reasons): refuse(name, value, reasons[0])
+        if all(reasons):
+            refuse(name, value, reasons[0])
 
 # %% ../nbs/07_config.ipynb #f3296be0
 def notebook_parameters(namespace, extra={}, variants=({},), unused=(), **fixed):
@@ -681,8 +1046,11 @@ def notebook_parameters(namespace, extra={}, variants=({},), unused=(), **fixed)
     given |= more
     for name, value in fixed.items():
         typed = given.pop(name, None)
-        if read_all({name: typed}) not in ({}, {name: value}): refuse(name, typed, f"this notebook works with {name} {value} only; leave it out")
-    check_declared({name: value for name, value in given.items() if name not in more}, {**SETTINGS, **extra}, declared, unused)
+        if read_all({name: typed}) not in ({}, {name: value}):
+            refuse(name, typed, f"this notebook works with {name} {value} only; leave it out")
+    check_declared(
+        {name: value for name, value in given.items() if name not in more}, {**SETTINGS, **extra}, declared, unused
+    )
     own = SimpleNamespace()
     for name, (kind, default, _, *allowed) in extra.items():
         value = read(name, given.pop(name, None), kind, *allowed)

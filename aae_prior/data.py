@@ -32,14 +32,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # %% ../nbs/00_data.ipynb #68466914
 def normalise(u: torch.Tensor) -> torch.Tensor:
     "uint8 pixels 0..255 to float32 in [-1, 1]; any shape, memory layout kept. ValueError for another type."
-    if u.dtype != torch.uint8: raise ValueError(f"normalise takes uint8 pixels 0..255, not {u.dtype}")
+    if u.dtype != torch.uint8:
+        raise ValueError(f"normalise takes uint8 pixels 0..255, not {u.dtype}")
     return u.to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def quantise(x: torch.Tensor) -> torch.Tensor:
     "Float images in [-1, 1] to uint8 pixels 0..255, rounded and clamped: the inverse of `normalise`. ValueError for NaN or infinity."
-    if not x.is_floating_point(): raise ValueError(f"quantise takes floating-point images in [-1, 1], not {x.dtype}")
-    if not x.isfinite().all(): raise ValueError("quantise was given images with NaN or infinite pixels; allowed: finite values in [-1, 1]")
+    if not x.is_floating_point():
+        raise ValueError(f"quantise takes floating-point images in [-1, 1], not {x.dtype}")
+    if not x.isfinite().all():
+        raise ValueError("quantise was given images with NaN or infinite pixels; allowed: finite values in [-1, 1]")
     return ((x.to(torch.float32) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 # %% ../nbs/00_data.ipynb #924f2660
@@ -63,6 +66,7 @@ def _nhwc(pixels: torch.Tensor) -> torch.Tensor:
 @dataclass(frozen=True, eq=False, repr=False)
 class _Held:
     "What a data set holds."
+
     name: str
     x_train: torch.Tensor  # uint8 (N, C, size, size), channels_last in memory
     y_train: torch.Tensor  # int64 (N,), 0..classes-1, no class empty
@@ -75,10 +79,13 @@ class _Held:
     names_test: list[str] | None = None
     caveat: str = ""  # what a figure made from these arrays must say
 
-    def __len__(self) -> int: return len(self.x_train)
+    def __len__(self) -> int:
+        return len(self.x_train)
+
     def __repr__(self) -> str:
         shape = f"{self.channels}x{self.size}x{self.size}"
         return f"{self.name}: {len(self)} training and {len(self.x_test)} test images, {shape}, {self.classes} classes"
+
     channels = property(lambda self: self.x_train.shape[1], doc="1 (grey) or 3 (RGB)")
     size = property(lambda self: self.x_train.shape[2], doc="height and width in pixels")
     classes = property(lambda self: len(self.class_names), doc="number of classes")
@@ -92,9 +99,11 @@ def _order(n: int, epoch: int, seed: int) -> torch.Tensor:
 
 class _Drawn(_Held):
     "How batches are drawn."
+
     def images(self, index, split: str = "train") -> torch.Tensor:
         "Images `index` (n whole numbers) of the split `train` or `test`: float32 (n, C, size, size) in [-1, 1], channels_last."
-        if split not in ("train", "test"): raise ValueError(f"split is {split!r}; allowed: train, test")
+        if split not in ("train", "test"):
+            raise ValueError(f"split is {split!r}; allowed: train, test")
         pixels = getattr(self, "x_" + split).permute(0, 2, 3, 1)
         return normalise(pixels.index_select(0, torch.as_tensor(index, device=pixels.device))).permute(0, 3, 1, 2)
 
@@ -105,21 +114,31 @@ class _Drawn(_Held):
     def batches(self, batch_size: int, seed: int, epoch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         "Pairs (images, conditions), or (images, labels) without conditions, of one epoch; the last incomplete batch is dropped."
         if not 1 <= batch_size <= len(self):
-            raise ValueError(f"batch_size {batch_size} does not fit the {len(self)} training images of {self.name}; allowed: 1 to {len(self)}")
+            raise ValueError(
+                f"batch_size {batch_size} does not fit the {len(self)} training images of {self.name}; allowed: 1 to {len(self)}"
+            )
         beside = self.y_train if self.s_train is None else self.s_train
-        for index in self.order(epoch, seed).split(batch_size)[:len(self) // batch_size]:
+        for index in self.order(epoch, seed).split(batch_size)[: len(self) // batch_size]:
             yield self.images(index), beside[index.to(beside.device)]
 
 # %% ../nbs/00_data.ipynb #debc6fb0
 class _Conditioned(_Drawn):
     "How a condition comes to each image."
+
     def with_condition(self, s_train, s_test) -> "Data":
         "The same images with these condition arrays, finite numbers (N, k), or (N, m, k) for m of each image. ValueError where they do not fit."
         s = {"s_train": torch.as_tensor(s_train).float(), "s_test": torch.as_tensor(s_test).float()}
         for (key, rows), n in zip(s.items(), (len(self), len(self.x_test))):
-            if rows.ndim not in (2, 3) or len(rows) != n or rows.shape[-1] != s["s_train"].shape[-1] or not rows.isfinite().all():
-                raise ValueError(f"{key} of {self.name} has shape {tuple(rows.shape)}; allowed: ({n}, k) finite numbers, "
-                                 f"one row an image, or ({n}, m, k), m rows an image; the same k in both splits")
+            if (
+                rows.ndim not in (2, 3)
+                or len(rows) != n
+                or rows.shape[-1] != s["s_train"].shape[-1]
+                or not rows.isfinite().all()
+            ):
+                raise ValueError(
+                    f"{key} of {self.name} has shape {tuple(rows.shape)}; allowed: ({n}, k) finite numbers, "
+                    f"one row an image, or ({n}, m, k), m rows an image; the same k in both splits"
+                )
         return replace(self, **{key: rows.to(self.x_train.device) for key, rows in s.items()})
 
     def labelled(self) -> "Data":
@@ -129,13 +148,17 @@ class _Conditioned(_Drawn):
 # %% ../nbs/00_data.ipynb #2978e634
 class _Selected(_Conditioned):
     "How a part is taken."
+
     def keep(self, train, test) -> "Data":
         "The same data with the training images `train` and the test images `test` only: whole numbers, in this order. Labels stay."
         parts = {}
         for split, index in (("train", train), ("test", test)):
             index = torch.as_tensor(index)
             rows, names = index.to(self.x_train.device), getattr(self, "names_" + split)
-            parts |= {key + split: None if (value := getattr(self, key + split)) is None else value[rows] for key in ("y_", "s_")}
+            parts |= {
+                key + split: None if (value := getattr(self, key + split)) is None else value[rows]
+                for key in ("y_", "s_")
+            }
             parts["x_" + split] = _nhwc(getattr(self, "x_" + split).permute(0, 2, 3, 1)[rows])
             parts["names_" + split] = None if names is None else [names[i] for i in index]
         return replace(self, **parts)
@@ -143,31 +166,50 @@ class _Selected(_Conditioned):
     def subset(self, n: int, seed: int) -> "Data":
         "The same data with n training images, each class in its share; of one seed, a larger subset contains a smaller one."
         if not self.classes <= n <= len(self):
-            raise ValueError(f"n_train {n} does not fit {self.name}; allowed: {self.classes} (one image a class) to {len(self)} (all)")
-        return self.keep(torch.from_numpy(stratified(self.y_train.cpu(), seed, offset=0.0)[:n]).sort().values, torch.arange(len(self.x_test)))
+            raise ValueError(
+                f"n_train {n} does not fit {self.name}; allowed: {self.classes} (one image a class) to {len(self)} (all)"
+            )
+        return self.keep(
+            torch.from_numpy(stratified(self.y_train.cpu(), seed, offset=0.0)[:n]).sort().values,
+            torch.arange(len(self.x_test)),
+        )
 
     def with_validation(self, seed: int) -> "Data":
         "The same data with a sixth of its training images, each class in its share, in the place of the test images: for choosing settings."
         order = torch.from_numpy(stratified(self.y_train.cpu(), seed, offset=0.0))
-        kept, held_out = (self.keep(part.sort().values, torch.arange(0)) for part in order.split([len(self) - len(self) // 6, len(self) // 6]))
+        kept, held_out = (
+            self.keep(part.sort().values, torch.arange(0))
+            for part in order.split([len(self) - len(self) // 6, len(self) // 6])
+        )
         return replace(kept, **{key + "test": getattr(held_out, key + "train") for key in ("x_", "y_", "s_", "names_")})
 
 # %% ../nbs/00_data.ipynb #796a700b
 class Data(_Selected):
     """A data set in memory: uint8 images x (N, C, size, size), int64 labels y (N,) in 0..classes-1, conditions s float32 (N, k) or (N, m, k) or None.
     Fields: name, x_train, y_train, x_test, y_test, class_names, s_train, s_test, names_train, names_test, caveat."""
+
     def to(self, device) -> "Data":
         "The same data with all its tensors on `device`."
-        return replace(self, **{key: value.to(device) for key, value in vars(self).items() if isinstance(value, torch.Tensor)})
+        return replace(
+            self, **{key: value.to(device) for key, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        )
 
     @cached_property
     def fingerprint(self) -> str:
         "sha256 (hex) of images, labels and conditions; computed once, on first use."
-        tensors = (self.x_train.permute(0, 2, 3, 1), self.y_train, self.x_test.permute(0, 2, 3, 1), self.y_test, self.s_train, self.s_test)
+        tensors = (
+            self.x_train.permute(0, 2, 3, 1),
+            self.y_train,
+            self.x_test.permute(0, 2, 3, 1),
+            self.y_test,
+            self.s_train,
+            self.s_test,
+        )
         digest = hashlib.sha256()
         for tensor in tensors:
             digest.update(repr(None if tensor is None else (tuple(tensor.shape), tensor.dtype)).encode())
-            if tensor is not None: digest.update(tensor.cpu().contiguous().numpy())
+            if tensor is not None:
+                digest.update(tensor.cpu().contiguous().numpy())
         return digest.hexdigest()
 
 # %% ../nbs/00_data.ipynb #77ac0d79
@@ -183,15 +225,24 @@ def _pixels(where, key: str, x: np.ndarray) -> np.ndarray:
     "Images of any allowed shape as uint8 (N, H, W, C)."
     if x.dtype != np.uint8:
         nan = " (and some are NaN or infinite)" if x.dtype.kind == "f" and not np.isfinite(x).all() else ""
-        raise _refusal(where, f"{key} holds {x.dtype} values{nan}; allowed: uint8 pixels 0..255; "
-                              "images in [0, 1] become so by (255 * x).round().astype('uint8')")
+        raise _refusal(
+            where,
+            f"{key} holds {x.dtype} values{nan}; allowed: uint8 pixels 0..255; "
+            "images in [0, 1] become so by (255 * x).round().astype('uint8')",
+        )
     given = x.shape
-    if x.ndim == 3: x = x[..., None]
-    if x.ndim == 4 and x.shape[1] in (1, 3): x = x.transpose(0, 2, 3, 1)
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        x = x.transpose(0, 2, 3, 1)
     if x.ndim != 4 or x.shape[3] not in (1, 3) or min(x.shape[1:3]) < _SMALLEST:
-        raise _refusal(where, f"{key} has shape {given}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, "
-                              f"H and W at least {_SMALLEST}")
-    if len(x) == 0: raise _refusal(where, f"{key} holds no images; allowed: at least one image a class")
+        raise _refusal(
+            where,
+            f"{key} has shape {given}; allowed: (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3, "
+            f"H and W at least {_SMALLEST}",
+        )
+    if len(x) == 0:
+        raise _refusal(where, f"{key} holds no images; allowed: at least one image a class")
     return np.ascontiguousarray(x)
 
 # %% ../nbs/00_data.ipynb #623c37df
@@ -200,10 +251,17 @@ def _labels(where, key: str, y: np.ndarray, n: int) -> np.ndarray:
     if y.dtype.kind not in "iu":
         raise _refusal(where, f"{key} holds {y.dtype} values; allowed: whole numbers (an integer type) from 0 to K-1")
     if y.ndim != 1:
-        raise _refusal(where, f"{key} has shape {y.shape}; allowed: one label an image, ({n},); "
-                              "a column becomes so by y.ravel(), one-hot rows by y.argmax(1)")
-    if len(y) != n: raise _refusal(where, f"{key} has {len(y)} labels for the {n} images of x_{key[2:]}; allowed: one label an image")
-    if y.min() < 0 or y.max() >= 2**31: raise _refusal(where, f"{key} holds labels from {y.min()} to {y.max()}; allowed: 0 to K-1")
+        raise _refusal(
+            where,
+            f"{key} has shape {y.shape}; allowed: one label an image, ({n},); "
+            "a column becomes so by y.ravel(), one-hot rows by y.argmax(1)",
+        )
+    if len(y) != n:
+        raise _refusal(
+            where, f"{key} has {len(y)} labels for the {n} images of x_{key[2:]}; allowed: one label an image"
+        )
+    if y.min() < 0 or y.max() >= 2**31:
+        raise _refusal(where, f"{key} holds labels from {y.min()} to {y.max()}; allowed: 0 to K-1")
     return y.astype(np.int64)
 
 
@@ -212,19 +270,30 @@ def _no_gaps(where, y: np.ndarray, classes: int) -> None:
     present = np.unique(y)
     if present[-1] >= classes:
         shift = "; they begin at 1, so subtract 1" if present[0] == 1 else ""
-        raise _refusal(where, f"y_train holds labels up to {present[-1]}; allowed with {classes} classes: 0 to {classes - 1}{shift}")
-    missing = np.setdiff1d(np.arange(min(classes, len(y) + 1)), present)  # labels beyond the number of images leave a gap below it
+        raise _refusal(
+            where,
+            f"y_train holds labels up to {present[-1]}; allowed with {classes} classes: 0 to {classes - 1}{shift}",
+        )
+    missing = np.setdiff1d(
+        np.arange(min(classes, len(y) + 1)), present
+    )  # labels beyond the number of images leave a gap below it
     if len(missing):
         shown = ", ".join(map(str, missing[:10])) + (" and others" if len(missing) > 10 else "")
-        raise _refusal(where, f"no training image has label {shown} (labels go up to {present[-1]}); "
-                              "allowed: 0 to K-1 with every class present; renumber the labels")
-    if classes < 2: raise _refusal(where, "all training images have the same label; allowed: at least two classes")
+        raise _refusal(
+            where,
+            f"no training image has label {shown} (labels go up to {present[-1]}); "
+            "allowed: 0 to K-1 with every class present; renumber the labels",
+        )
+    if classes < 2:
+        raise _refusal(where, "all training images have the same label; allowed: at least two classes")
 
 # %% ../nbs/00_data.ipynb #fe239fdd
 def _words(where, key: str, words: np.ndarray, n: int) -> list[str]:
     "An array of n strings as a list."
     if words.dtype.kind != "U" or words.shape != (n,):
-        raise _refusal(where, f"{key} holds {words.dtype} values of shape {words.shape}; allowed: {n} strings, shape ({n},)")
+        raise _refusal(
+            where, f"{key} holds {words.dtype} values of shape {words.shape}; allowed: {n} strings, shape ({n},)"
+        )
     return words.tolist()
 
 
@@ -234,29 +303,44 @@ def _well_formed(where, arrays: dict[str, np.ndarray]) -> dict:
     splits = ["train", "test"] if {"x_test", "y_test"} & set(a) else ["train"]
     absent = [key + split for split in splits for key in ("x_", "y_") if key + split not in a]
     if absent:
-        raise _refusal(where, f"{' and '.join(absent)} not among the arrays ({', '.join(arrays) or 'none'}); "
-                              "allowed: x_train and y_train, with x_test and y_test or without both")
+        raise _refusal(
+            where,
+            f"{' and '.join(absent)} not among the arrays ({', '.join(arrays) or 'none'}); "
+            "allowed: x_train and y_train, with x_test and y_test or without both",
+        )
     for split in splits:
         a["x_" + split] = _pixels(where, "x_" + split, a["x_" + split])
         a["y_" + split] = _labels(where, "y_" + split, a["y_" + split], len(a["x_" + split]))
     for key, of in (("names", "x_train"), ("names_test", "x_test")):
-        if key in a: a[key] = _words(where, key, a[key], len(a.get(of, ())))
-    if "caveat" in a: a["caveat"] = _words(where, "caveat", np.atleast_1d(a["caveat"]), 1)[0]
+        if key in a:
+            a[key] = _words(where, key, a[key], len(a.get(of, ())))
+    if "caveat" in a:
+        a["caveat"] = _words(where, "caveat", np.atleast_1d(a["caveat"]), 1)[0]
     return a
 
 # %% ../nbs/00_data.ipynb #4646f2a4
 def _checked(where, arrays: dict[str, np.ndarray], classes: int | None = None) -> dict:
     "The well-formed arrays of a source, if they fit together (and the number of classes, where it is known); else ValueError."
     a = _well_formed(where, arrays)
-    if classes is None: classes = a["class_names"].size if "class_names" in a else int(a["y_train"].max()) + 1
+    if classes is None:
+        classes = a["class_names"].size if "class_names" in a else int(a["y_train"].max()) + 1
     _no_gaps(where, a["y_train"], classes)
-    a["class_names"] = _words(where, "class_names", np.asarray(a.get("class_names", [str(c) for c in range(classes)])), classes)
-    if "x_test" not in a: return a
+    a["class_names"] = _words(
+        where, "class_names", np.asarray(a.get("class_names", [str(c) for c in range(classes)])), classes
+    )
+    if "x_test" not in a:
+        return a
     if a["x_test"].shape[1:] != a["x_train"].shape[1:]:
-        raise _refusal(where, f"x_test has images of {a['x_test'].shape[1:]} and x_train of {a['x_train'].shape[1:]} (H, W, C); "
-                              "allowed: the same shape in both")
+        raise _refusal(
+            where,
+            f"x_test has images of {a['x_test'].shape[1:]} and x_train of {a['x_train'].shape[1:]} (H, W, C); "
+            "allowed: the same shape in both",
+        )
     if a["y_test"].max() >= classes:
-        raise _refusal(where, f"y_test holds labels up to {a['y_test'].max()}; allowed: the labels of the training images, 0 to {classes - 1}")
+        raise _refusal(
+            where,
+            f"y_test holds labels up to {a['y_test'].max()}; allowed: the labels of the training images, 0 to {classes - 1}",
+        )
     return a
 
 # %% ../nbs/00_data.ipynb #cc414495
@@ -267,22 +351,30 @@ def _framed(x: np.ndarray, size: int) -> bool:
 
 def _resized(x: np.ndarray, size: int) -> torch.Tensor:
     "uint8 images (N, H, W, C) as a tensor (N, C, size, size), channels_last in memory."
-    if _framed(x, size): x = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    if _framed(x, size):
+        x = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
     height, width = x.shape[1:3]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = torch.from_numpy(x)[:, top:top + side, left:left + side].permute(0, 3, 1, 2)
-    if side == size: return _nhwc(square.permute(0, 2, 3, 1))
+    square = torch.from_numpy(x)[:, top : top + side, left : left + side].permute(0, 3, 1, 2)
+    if side == size:
+        return _nhwc(square.permute(0, 2, 3, 1))
     mode = "bilinear" if side > size else "bicubic"
     out = torch.empty(len(x), size, size, x.shape[3], dtype=torch.uint8)
     for start in range(0, len(x), 256):
-        part = nnf.interpolate(square[start:start + 256], size=(size, size), mode=mode, antialias=True)
-        out[start:start + 256] = part.permute(0, 2, 3, 1)
+        part = nnf.interpolate(square[start : start + 256], size=(size, size), mode=mode, antialias=True)
+        out[start : start + 256] = part.permute(0, 2, 3, 1)
     return _nhwc(out)
 
 # %% ../nbs/00_data.ipynb #a3b1087b
 _HELD_OUT = 10  # one image in ten becomes a test image where a source has none
-_PUBLISHED = {"mnist": (60000, 10000), "fashion_mnist": (60000, 10000), "svhn": (73257, 26032), "cifar10": (50000, 10000), "flowers102": (8189, 0)}
+_PUBLISHED = {
+    "mnist": (60000, 10000),
+    "fashion_mnist": (60000, 10000),
+    "svhn": (73257, 26032),
+    "cifar10": (50000, 10000),
+    "flowers102": (8189, 0),
+}
 
 
 def _caveat(name: str, a: dict, size: int) -> str:
@@ -290,10 +382,14 @@ def _caveat(name: str, a: dict, size: int) -> str:
     counts, side = (len(a["x_train"]), len(a.get("x_test", ()))), min(a["x_train"].shape[1:3])
     said = [a["caveat"]] if "caveat" in a else []
     if counts != _PUBLISHED.get(name, counts):
-        said.append(f"{name} here has {counts[0]:,} + {counts[1]:,} images, the published set {' + '.join(f'{n:,}' for n in _PUBLISHED[name])}: "
-                    "numbers are not comparable with published ones")
-    if side < size and not _framed(a["x_train"], size): said.append(f"images enlarged from {side}x{side} to {size}x{size}")
-    if not counts[1]: said.append(f"one image in {_HELD_OUT}, stratified by class, is held out as test set")
+        said.append(
+            f"{name} here has {counts[0]:,} + {counts[1]:,} images, the published set {' + '.join(f'{n:,}' for n in _PUBLISHED[name])}: "
+            "numbers are not comparable with published ones"
+        )
+    if side < size and not _framed(a["x_train"], size):
+        said.append(f"images enlarged from {side}x{side} to {size}x{size}")
+    if not counts[1]:
+        said.append(f"one image in {_HELD_OUT}, stratified by class, is held out as test set")
     return "; ".join(said)
 
 
@@ -301,22 +397,43 @@ def _assembled(name: str, where, a: dict, size: int) -> Data:
     "The `Data` of checked arrays at `size` pixels; ValueError where no test image can be held out."
     x, y, names = _resized(a["x_train"], size), torch.from_numpy(a["y_train"]), a.get("names")
     if "x_test" in a:
-        return Data(name, x, y, _resized(a["x_test"], size), torch.from_numpy(a["y_test"]), a["class_names"],
-                    names_train=names, names_test=a.get("names_test"), caveat=_caveat(name, a, size))
-    if y.bincount().max() < 2: raise _refusal(where, "one image a class leaves none to test on; allowed: x_test and y_test, or more images")
+        return Data(
+            name,
+            x,
+            y,
+            _resized(a["x_test"], size),
+            torch.from_numpy(a["y_test"]),
+            a["class_names"],
+            names_train=names,
+            names_test=a.get("names_test"),
+            caveat=_caveat(name, a, size),
+        )
+    if y.bincount().max() < 2:
+        raise _refusal(where, "one image a class leaves none to test on; allowed: x_test and y_test, or more images")
     order, n = torch.from_numpy(stratified(y, seed=0)), max(1, len(y) // _HELD_OUT)
     test, train = order[:n].sort().values, order[n:].sort().values
     pixels = x.permute(0, 2, 3, 1)
     named = {} if names is None else {"names_train": [names[i] for i in train], "names_test": [names[i] for i in test]}
-    return Data(name, _nhwc(pixels[train]), y[train], _nhwc(pixels[test]), y[test], a["class_names"], caveat=_caveat(name, a, size), **named)
+    return Data(
+        name,
+        _nhwc(pixels[train]),
+        y[train],
+        _nhwc(pixels[test]),
+        y[test],
+        a["class_names"],
+        caveat=_caveat(name, a, size),
+        **named,
+    )
 
 # %% ../nbs/00_data.ipynb #2c0668b5
 def _digits() -> dict[str, np.ndarray]:
     "scikit-learn's digits, 8x8, as the arrays of an array file."
     file = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
-    if file.exists(): table = np.loadtxt(file, delimiter=",")        # importing the library for it would take two seconds
+    if file.exists():
+        table = np.loadtxt(file, delimiter=",")  # importing the library for it would take two seconds
     else:
         from sklearn.datasets import load_digits
+
         table = np.column_stack(load_digits(return_X_y=True))
     x, y = (table[:, :64].reshape(-1, 8, 8) * 255 / 16).round().astype(np.uint8), table[:, 64].astype(np.int64)
     order = stratified(y, seed=0)
@@ -331,27 +448,37 @@ def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     "One array of an archive, whole and unpickled."
     with archive.open(name) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
-        if member.read(1): raise ValueError(f"more bytes than its shape {array.shape} says")
+        if member.read(1):
+            raise ValueError(f"more bytes than its shape {array.shape} says")
     return array
 
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
     "The arrays of an .npz file that a data set can have; one line of ValueError or OSError for whatever zipfile or numpy stumbles over."
     if not path.is_file():
-        raise _refusal(path, "is not a regular file; allowed: an .npz file, or a folder of images (whose name does not end in .npz)")
+        raise _refusal(
+            path,
+            "is not a regular file; allowed: an .npz file, or a folder of images (whose name does not end in .npz)",
+        )
     name = "the archive"
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            if len(set(names)) < len(names): raise ValueError("two arrays have one name")
+            if len(set(names)) < len(names):
+                raise ValueError("two arrays have one name")
             for name in names:
-                if not re.fullmatch(r"\w+\.npy", name): raise ValueError("not the plain name of an array")
+                if not re.fullmatch(r"\w+\.npy", name):
+                    raise ValueError("not the plain name of an array")
                 archive.open(name).close()  # compares the two places where an archive keeps the name
             return {key: _member(archive, name) for key in _ARRAYS if (name := key + ".npy") in names}
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise _refusal(path, f"{name} cannot be read ({type(error).__name__}: {error}); allowed: an archive of arrays as numpy.savez writes it, "
-                             "without object arrays; make the file anew", kind) from None
+        raise _refusal(
+            path,
+            f"{name} cannot be read ({type(error).__name__}: {error}); allowed: an archive of arrays as numpy.savez writes it, "
+            "without object arrays; make the file anew",
+            kind,
+        ) from None
 
 # %% ../nbs/00_data.ipynb #cb7d3947
 def _listed(things: list[str], most: int = 50) -> str:
@@ -361,7 +488,11 @@ def _listed(things: list[str], most: int = 50) -> str:
 
 def _visible(folder: Path) -> list[Path]:
     "What a folder holds, by name, without hidden files and those of file managers."
-    return sorted(f for f in folder.iterdir() if not f.name.startswith((".", "__MACOSX")) and f.name not in ("Thumbs.db", "desktop.ini"))
+    return sorted(
+        f
+        for f in folder.iterdir()
+        if not f.name.startswith((".", "__MACOSX")) and f.name not in ("Thumbs.db", "desktop.ini")
+    )
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
@@ -371,10 +502,16 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     deep = [f"{name}/{f.name}" for name, files in classes.items() for f in files if f.is_dir()]
     empty = [name for name, files in classes.items() if not files]
     form = "; allowed: one sub-folder a class, with nothing but its images in it"
-    if not classes: raise _refusal(folder, f"has no sub-folders{form}")
-    if stray: raise _refusal(folder, f"has images beside the sub-folders, of no class: {_listed(stray)}{form}")
-    if deep: raise _refusal(folder, f"has sub-folders inside classes: {_listed(deep)}{form} (name the folder that holds the classes)")
-    if empty: raise _refusal(folder, f"has sub-folders without images: {_listed(empty)}{form}")
+    if not classes:
+        raise _refusal(folder, f"has no sub-folders{form}")
+    if stray:
+        raise _refusal(folder, f"has images beside the sub-folders, of no class: {_listed(stray)}{form}")
+    if deep:
+        raise _refusal(
+            folder, f"has sub-folders inside classes: {_listed(deep)}{form} (name the folder that holds the classes)"
+        )
+    if empty:
+        raise _refusal(folder, f"has sub-folders without images: {_listed(empty)}{form}")
     return classes
 
 # %% ../nbs/00_data.ipynb #48e69e05
@@ -383,16 +520,23 @@ def _read_image(file: Path, size: int) -> tuple[torch.Tensor, bool, bool]:
     with warnings.catch_warnings(), Image.open(file) as image:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image.load()
-        if image.mode.startswith(("I", "F")): raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-        if min(image.size) < _SMALLEST: raise ValueError(f"only {image.width}x{image.height} pixels")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
+        if min(image.size) < _SMALLEST:
+            raise ValueError(f"only {image.width}x{image.height} pixels")
         upright = ImageOps.exif_transpose(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     pixels = np.array(upright).reshape(1, upright.height, upright.width, -1)
-    return _resized(pixels, size).expand(1, 3, size, size), pixels.shape[3] == 3, min(upright.size) < size and not _framed(pixels, size)
+    return (
+        _resized(pixels, size).expand(1, 3, size, size),
+        pixels.shape[3] == 3,
+        min(upright.size) < size and not _framed(pixels, size),
+    )
 
 
 def _reason(error: Exception) -> str:
     "Why an image cannot be read, without its path."
-    if isinstance(error, UnidentifiedImageError): return "not an image"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 # %% ../nbs/00_data.ipynb #c0c8272f
@@ -401,17 +545,29 @@ def _from_folder(folder: Path, size: int) -> dict[str, np.ndarray]:
     classes, images, labels, names, bad = _class_files(folder), [], [], [], []
     for label, (class_name, files) in enumerate(classes.items()):
         for file in files:
-            try: images.append(_read_image(file, size))
-            except Exception as error: bad.append(f"{class_name}/{file.name} ({_reason(error)})"); continue
-            labels.append(label); names.append(f"{class_name}/{file.name}")
+            try:
+                images.append(_read_image(file, size))
+            except Exception as error:
+                bad.append(f"{class_name}/{file.name} ({_reason(error)})")
+                continue
+            labels.append(label)
+            names.append(f"{class_name}/{file.name}")
     if bad:
-        raise _refusal(folder, f"{len(bad)} of {len(bad) + len(images)} files cannot be read as images: {_listed(bad)}; "
-                               "allowed: 8-bit images; repair or remove these files")
+        raise _refusal(
+            folder,
+            f"{len(bad)} of {len(bad) + len(images)} files cannot be read as images: {_listed(bad)}; "
+            "allowed: 8-bit images; repair or remove these files",
+        )
     pixels, coloured, enlarged = zip(*images)
     x = torch.cat(pixels).permute(0, 2, 3, 1).numpy()
-    arrays = {"x_train": x if any(coloured) else x[..., :1], "y_train": np.array(labels),
-              "class_names": np.array(list(classes)), "names": np.array(names)}
-    if any(enlarged): arrays["caveat"] = np.array(f"{sum(enlarged)} of {len(x)} images enlarged to {size}x{size}")
+    arrays = {
+        "x_train": x if any(coloured) else x[..., :1],
+        "y_train": np.array(labels),
+        "class_names": np.array(list(classes)),
+        "names": np.array(names),
+    }
+    if any(enlarged):
+        arrays["caveat"] = np.array(f"{sum(enlarged)} of {len(x)} images enlarged to {size}x{size}")
     return arrays
 
 # %% ../nbs/00_data.ipynb #5520c3da
@@ -424,9 +580,13 @@ def _root(root=None) -> Path:
 def _archives(name: str) -> dict[str, str]:
     "The published archives of a known data set: path in the root, md5."
     from torchvision import datasets as tv  # here, since it takes a second to import
-    if name == "cifar10": return {tv.CIFAR10.filename: tv.CIFAR10.tgz_md5}
-    if name == "svhn": return {file: md5 for _, file, md5 in (tv.SVHN.split_list["train"], tv.SVHN.split_list["test"])}
-    if name == "flowers102": return {f"flowers-102/{file}": md5 for file, md5 in tv.Flowers102._file_dict.values()}
+
+    if name == "cifar10":
+        return {tv.CIFAR10.filename: tv.CIFAR10.tgz_md5}
+    if name == "svhn":
+        return {file: md5 for _, file, md5 in (tv.SVHN.split_list["train"], tv.SVHN.split_list["test"])}
+    if name == "flowers102":
+        return {f"flowers-102/{file}": md5 for file, md5 in tv.Flowers102._file_dict.values()}
     source = {"mnist": tv.MNIST, "fashion_mnist": tv.FashionMNIST}[name]
     return {f"{source.__name__}/raw/{file}": md5 for file, md5 in source.resources}
 
@@ -434,6 +594,7 @@ def _archives(name: str) -> dict[str, str]:
 def _flowers(folder: str) -> dict[str, np.ndarray]:
     "All Flowers-102 images in the order of their file names, cut and resized to 128x128; their published part is kept beside."
     from torchvision.datasets import Flowers102
+
     rows = []
     for part in ("train", "val", "test"):
         source = Flowers102(folder, split=part, download=True)
@@ -441,15 +602,23 @@ def _flowers(folder: str) -> dict[str, np.ndarray]:
     rows.sort(key=lambda row: row[0].name)
     x = torch.cat([_read_image(file, 128)[0] for file, _, _ in rows]).permute(0, 2, 3, 1).numpy()
     files, labels, parts = zip(*rows)
-    return {"x_train": x, "y_train": np.array(labels), "class_names": np.array(Flowers102.classes),
-            "names": np.array([file.name for file in files]), "official_split": np.array(parts)}
+    return {
+        "x_train": x,
+        "y_train": np.array(labels),
+        "class_names": np.array(Flowers102.classes),
+        "names": np.array([file.name for file in files]),
+        "official_split": np.array(parts),
+    }
 
 
 def _torchvision(name: str, folder: str) -> dict[str, np.ndarray]:
     "The arrays of a known data set from its archives in `folder`; torchvision downloads those that are missing."
     from torchvision import datasets as tv
-    if name == "flowers102": return _flowers(folder)
-    if name == "svhn": parts = [tv.SVHN(folder, split=split, download=True) for split in ("train", "test")]
+
+    if name == "flowers102":
+        return _flowers(folder)
+    if name == "svhn":
+        parts = [tv.SVHN(folder, split=split, download=True) for split in ("train", "test")]
     else:
         source = {"mnist": tv.MNIST, "fashion_mnist": tv.FashionMNIST, "cifar10": tv.CIFAR10}[name]
         parts = [source(folder, train=train, download=True) for train in (True, False)]
@@ -466,18 +635,26 @@ def _download_manners():
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
     try:
-        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()): yield
-    finally: socket.setdefaulttimeout(before)
+        with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _stage(name: str, root: Path, folder: str) -> list[str]:
     "Copies the archives of the root to `folder`, each checked; the names of those that are not there."
     from torchvision.datasets.utils import check_integrity
+
     missing = []
     for file, md5 in _archives(name).items():
-        if not (root / file).exists(): missing.append(file); continue
+        if not (root / file).exists():
+            missing.append(file)
+            continue
         if not check_integrity(root / file, md5):
-            raise _refusal(root / file, f"is not the published file (its md5 is not {md5}); replace it, or move it away to have it downloaded")
+            raise _refusal(
+                root / file,
+                f"is not the published file (its md5 is not {md5}); replace it, or move it away to have it downloaded",
+            )
         Path(folder, file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / file, Path(folder, file))
     return missing
@@ -487,12 +664,17 @@ def _made(name: str, root: Path, folder: str) -> Path:
     "The complete array file of a known data set, made in `folder`; FileNotFoundError with the ways out where that cannot be."
     missing = _stage(name, root, folder)
     try:
-        with _download_manners(): arrays = _torchvision(name, folder)
+        with _download_manners():
+            arrays = _torchvision(name, folder)
     except Exception as error:
         files = _listed(missing or list(_archives(name)))
-        raise _refusal(root, f"data set {name} was not found in this folder and could not be downloaded ({error}). Either place there "
-                             f"{name}.npz (arrays {', '.join(_ARRAYS[:4])}) or the published files {files}, or name the folder "
-                             "that has them with root or AAE_PRIOR_DATA; or connect to the network once", FileNotFoundError) from None
+        raise _refusal(
+            root,
+            f"data set {name} was not found in this folder and could not be downloaded ({error}). Either place there "
+            f"{name}.npz (arrays {', '.join(_ARRAYS[:4])}) or the published files {files}, or name the folder "
+            "that has them with root or AAE_PRIOR_DATA; or connect to the network once",
+            FileNotFoundError,
+        ) from None
     np.savez(Path(folder, "complete.npz"), **arrays)
     return Path(folder, "complete.npz")
 
@@ -504,13 +686,20 @@ def _fetch(name: str, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as folder:
             file = _made(name, root, folder)
-            if not os.path.lexists(root / f"{name}.npz"): file.replace(root / f"{name}.npz")
+            if not os.path.lexists(root / f"{name}.npz"):
+                file.replace(root / f"{name}.npz")
     except OSError as error:
         if new:
-            with contextlib.suppress(OSError): root.rmdir()
-        if isinstance(error, FileNotFoundError): raise
-        raise _refusal(root, f"data set {name} is not in this folder, which cannot be written ({_reason(error)}); "
-                             "name another with root or AAE_PRIOR_DATA", OSError) from None
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise _refusal(
+            root,
+            f"data set {name} is not in this folder, which cannot be written ({_reason(error)}); "
+            "name another with root or AAE_PRIOR_DATA",
+            OSError,
+        ) from None
 
 # %% ../nbs/00_data.ipynb #49cb7d45
 NAMES = ("digits", *_PUBLISHED)
@@ -519,18 +708,24 @@ NAMES = ("digits", *_PUBLISHED)
 def _path(source: str) -> Path:
     "The path of a user's own data; ValueError for a name that is neither known nor a path, FileNotFoundError for one that is not there."
     path = Path(source).expanduser().absolute()
-    if path.exists() and source: return path
-    if "/" in source or os.sep in source or path.suffix: raise _refusal(path, "there is no such file or folder", FileNotFoundError)
+    if path.exists() and source:
+        return path
+    if "/" in source or os.sep in source or path.suffix:
+        raise _refusal(path, "there is no such file or folder", FileNotFoundError)
     near = difflib.get_close_matches(source.lower().replace("-", "_"), NAMES, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"data set {source!r} is not known{hint}; allowed: {', '.join(NAMES)}, or the path of an .npz file "
-                     "or of a folder of images with one sub-folder a class")
+    raise ValueError(
+        f"data set {source!r} is not known{hint}; allowed: {', '.join(NAMES)}, or the path of an .npz file "
+        "or of a folder of images with one sub-folder a class"
+    )
 
 # %% ../nbs/00_data.ipynb #d1a3f8fb
 def at_hand(name_or_path, root=None) -> bool:
     "Whether `load` finds this data set on this machine, without a download."
     name = str(name_or_path)
-    return name == "digits" or os.path.lexists(_root(root) / f"{name}.npz" if name in NAMES else Path(name).expanduser())
+    return name == "digits" or os.path.lexists(
+        _root(root) / f"{name}.npz" if name in NAMES else Path(name).expanduser()
+    )
 
 # %% ../nbs/00_data.ipynb #52e2edc7
 def load(name_or_path, root=None, size: int = 32) -> Data:
@@ -541,17 +736,22 @@ def load(name_or_path, root=None, size: int = 32) -> Data:
     `root`: folder of the known data sets, default $AAE_PRIOR_DATA, else aae_prior in the user's cache folder.
     Raises ValueError, FileNotFoundError or OSError of one line for a source that is not there or not as it should be;
     no other data take its place, and no file of the user's is written."""
-    if size not in range(8, 513): raise ValueError(f"size is {size!r}; allowed: whole numbers from 8 to 512")
+    if size not in range(8, 513):
+        raise ValueError(f"size is {size!r}; allowed: whole numbers from 8 to 512")
     name = str(name_or_path)
     classes = 102 if name == "flowers102" else 10  # of the known data sets
-    if name == "digits": return _assembled(name, name, _checked(name, _digits(), classes), size)
+    if name == "digits":
+        return _assembled(name, name, _checked(name, _digits(), classes), size)
     if name in NAMES:
         path = _root(root) / f"{name}.npz"
-        if not os.path.lexists(path): _fetch(name, path.parent)
+        if not os.path.lexists(path):
+            _fetch(name, path.parent)
         return _assembled(name, path, _checked(path, _from_npz(path), classes), size)
     path = _path(name)
     npz = path.suffix.lower() == ".npz"
     if not npz and not path.is_dir():
-        raise _refusal(path, "is not a kind of file that is read; allowed: an .npz file of arrays, or a folder of images")
+        raise _refusal(
+            path, "is not a kind of file that is read; allowed: an .npz file of arrays, or a folder of images"
+        )
     arrays = _from_npz(path) if npz else _from_folder(path, size)
     return _assembled(re.sub(r"[^\w.-]+", "_", path.stem if npz else path.name), path, _checked(path, arrays), size)

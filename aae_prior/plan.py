@@ -28,15 +28,16 @@ from .sweep import Cell, aligned, cell_folder, check, get, machine_arguments, ma
 @dataclass(frozen=True)
 class Entry:
     "What is published of `notebook` on one data set with one preset; each of `seeds` is a papermill run."
-    notebook: str               # by_hand: drawn without one
-    figure: str                 # of the paper, several with commas
+
+    notebook: str  # by_hand: drawn without one
+    figure: str  # of the paper, several with commas
     dataset: str = ""
     preset: str = ""
     seeds: tuple = (0,)
     parameters: dict = field(default_factory=dict)
-    pictures: tuple = ()        # files of figures/
-    rows: tuple = ()            # data sets that its rows are about
-    published: bool = True      # False: asked for, but in no plan
+    pictures: tuple = ()  # files of figures/
+    rows: tuple = ()  # data sets that its rows are about
+    published: bool = True  # False: asked for, but in no plan
 
     @property
     def name(self):
@@ -44,45 +45,62 @@ class Entry:
         return ", ".join(filter(None, [figure, self.dataset, self.preset]))
 
     @property
-    def by_hand(self): return self.notebook == "by_hand"
+    def by_hand(self):
+        return self.notebook == "by_hand"
 
 # %% ../nbs/15_plan.ipynb #c1500007
 def folder_of_notebooks() -> Path:
     "Where the notebooks and plan.toml are."
     from aae_prior.runs import project_root
+
     return project_root() / "nbs"
+
 
 def read_plan(path=None) -> list:
     "The entries of a plan file [nbs/plan.toml], in its order. ValueError in one line where it cannot be read as one."
     path = Path(path or folder_of_notebooks() / "plan.toml")
-    try: tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error: raise ValueError(f"{path}: {error}") from None
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from None
     known, entries = {f.name for f in fields(Entry)} - {"notebook", "figure", "published"}, []
     for notebook, table in tables.items():
         for about in table["entries"]:
-            for name in about.keys() - known: raise ValueError(f"{path}: {notebook} has an entry with {name}; known are {', '.join(sorted(known))}")
+            for name in about.keys() - known:
+                raise ValueError(f"{path}: {notebook} has an entry with {name}; known are {', '.join(sorted(known))}")
             lists = {name: tuple(value) for name, value in about.items() if isinstance(value, list)}
             entry = Entry(notebook, table["figure"], **about | lists)
             entries.append(entry if "rows" in about else replace(entry, rows=(entry.dataset,)))
     return entries
 
 # %% ../nbs/15_plan.ipynb #c150000a
-LENGTH = ("steps", "code_dims", "seeds")     # parameters that belong to one data set and preset, and say nothing about another
+LENGTH = (
+    "steps",
+    "code_dims",
+    "seeds",
+)  # parameters that belong to one data set and preset, and say nothing about another
+
 
 def shows(entry: Entry, figure: str) -> bool:
     "Whether `figure` (8, fig8, table1, a notebook's name) is what `entry` makes."
     plain = lambda text: re.sub(r"^(figures?|fig)|[\s._']", "", text.lower())
     return figure == entry.notebook or plain(figure) in [plain(part) for part in entry.figure.split(",")]
 
+
 def instead(entries: list, **changes) -> list:
     "For each notebook and data set of `entries` one entry of one seed with the `changes`, of which nothing is published."
     first = {(e.notebook, changes.get("dataset", e.dataset)): e for e in reversed(entries)}
     keep = lambda e: {name: value for name, value in e.parameters.items() if name not in LENGTH}
-    return [replace(e, **dict(seeds=(0,)) | changes, parameters=keep(e), pictures=(), published=False) for e in reversed(first.values())]
+    return [
+        replace(e, **dict(seeds=(0,)) | changes, parameters=keep(e), pictures=(), published=False)
+        for e in reversed(first.values())
+    ]
+
 
 def of_seeds(entry: Entry, seeds: tuple) -> Entry:
     "`entry` with some of its seeds alone; its pictures are those of its first seed."
     return replace(entry, seeds=seeds, pictures=entry.pictures if entry.seeds[0] in seeds else ())
+
 
 def some_of(values) -> str:
     "Different values in words, in their order."
@@ -92,14 +110,26 @@ def some_of(values) -> str:
 def select(plan: list, figure=None, dataset=None, preset=None, seed=None) -> list:
     "The entries of `plan` that are asked for. ValueError in one line where there are none."
     found = [e for e in plan if not figure or shows(e, figure)]
-    if not found: refuse("figure", figure, f"not in the plan; it has {some_of(e.figure for e in plan)}, and a notebook's name will do")
+    if not found:
+        refuse(
+            "figure",
+            figure,
+            f"not in the plan; it has {some_of(e.figure for e in plan)}, and a notebook's name will do",
+        )
     on = [e for e in found if not dataset or e.dataset == dataset]
-    if not on and not figure: refuse("dataset", dataset, f"nothing is published of it; there is {some_of(e.dataset for e in plan)}. Name a figure as well to make it all the same")
+    if not on and not figure:
+        refuse(
+            "dataset",
+            dataset,
+            f"nothing is published of it; there is {some_of(e.dataset for e in plan)}. Name a figure as well to make it all the same",
+        )
     on = on or instead(found, dataset=dataset, preset=preset or found[0].preset)
     exact = [e for e in on if not preset or e.preset == preset]
     chosen = exact or instead([e for e in on if e.dataset], preset=preset)
-    if not chosen: refuse("preset", preset, f"{some_of(e.name for e in on)} has no preset; leave it out")
-    if seed is None: return chosen
+    if not chosen:
+        refuse("preset", preset, f"{some_of(e.name for e in on)} has no preset; leave it out")
+    if seed is None:
+        return chosen
     planned = [of_seeds(e, (seed,)) for e in chosen if seed in e.seeds]
     return planned or [replace(e, seeds=(seed,), pictures=(), published=False) for e in chosen if e.dataset]
 
@@ -110,18 +140,22 @@ def given(entry: Entry, seed: int = 0) -> dict:
     named = dict(dataset=entry.dataset, preset=entry.preset, seed=seed)
     return {name: value for name, value in named.items() if value != "" and value != usual.get(name)} | entry.parameters
 
+
 def notebook_path(name: str) -> Path:
     "The file of the notebook `name`."
     return folder_of_notebooks() / f"{name}.ipynb"
+
 
 @functools.lru_cache(maxsize=None)
 def settings(notebook: str, parameters: tuple) -> dict:
     "What `notebook` reads from `parameters` (pairs): Config and extra values by name. ValueError as the notebook's own check."
     return check(read_notebook(notebook_path(notebook)), dict(parameters), elsewhere=True)
 
+
 def settings_of(entry: Entry, seed: int = 0) -> dict:
     "`settings` of the papermill run of `entry` with `seed`."
     return settings(entry.notebook, tuple(given(entry, seed).items()))
+
 
 def config_of(entry: Entry, seed: int = 0) -> Config:
     "The Config of the papermill run of `entry` with `seed`."
@@ -131,18 +165,24 @@ def config_of(entry: Entry, seed: int = 0) -> Config:
 def command_of(entry: Entry, seed: int = 0) -> str:
     "The papermill command of `entry` with `seed`."
     from aae_prior.results import command
+
     own = {name: value for name, value in entry.parameters.items() if name not in Config.__dataclass_fields__}
-    fixed = {"condition", "model", "preset"} - given(entry, seed).keys()        # where these are set, the notebook does it
+    fixed = {"condition", "model", "preset"} - given(entry, seed).keys()  # where these are set, the notebook does it
     return command(entry.notebook, config_of(entry, seed), fixed, own)
+
 
 def read_command(notebook: str, command: str, seed: int = 0) -> dict:
     "What `notebook` reads from the `command` of a row of `seed`, through papermill or as a sweep over seeds; {} where it refuses it."
     words = shlex.split(command)
     pairs = {words[i + 1]: words[i + 2] for i, word in enumerate(words) if word == "-p"}
     pairs.pop("publish", None)
-    if seed and "--grid" in words: pairs["seed"] = str(seed)
-    try: return settings(notebook, tuple(pairs.items()))
-    except ValueError: return {}                        # of a time when there were other parameters
+    if seed and "--grid" in words:
+        pairs["seed"] = str(seed)
+    try:
+        return settings(notebook, tuple(pairs.items()))
+    except ValueError:
+        return {}  # of a time when there were other parameters
+
 
 def same(entry: Entry, seed: int, command: str) -> bool:
     "Whether `command`, of a row, makes what `entry` with `seed` makes."
@@ -153,10 +193,17 @@ def seeds_of(row: dict) -> list:
     "The seeds behind a row."
     return [int(text) for text in row["seed"].split(";") if text.strip()]
 
+
 def rows_of(entry: Entry, rows: list) -> list:
     "Those of `rows` that belong to `entry`."
     from aae_prior.results import notebook_of
-    return [row for row in rows if notebook_of(row) == entry.notebook and row["dataset"] in entry.rows and row["preset"] == entry.preset]
+
+    return [
+        row
+        for row in rows
+        if notebook_of(row) == entry.notebook and row["dataset"] in entry.rows and row["preset"] == entry.preset
+    ]
+
 
 def makes(entry: Entry, seed: int) -> list:
     "The seeds of the rows that the papermill run of `entry` with `seed` makes."
@@ -167,40 +214,57 @@ def makes(entry: Entry, seed: int) -> list:
 def folder_of(entry: Entry) -> Path:
     "The folder of the sweep of `entry`."
     from aae_prior.runs import project_root
+
     code = json.dumps([read_notebook(notebook_path(entry.notebook)).digest, given(entry)])
     dataset = re.sub(r"\W", "_", Path(entry.dataset).stem)
-    name = "-".join(filter(None, [entry.notebook, dataset, entry.preset, hashlib.sha256(code.encode()).hexdigest()[:8]]))
+    name = "-".join(
+        filter(None, [entry.notebook, dataset, entry.preset, hashlib.sha256(code.encode()).hexdigest()[:8]])
+    )
     return project_root() / "out" / "paper" / name
+
 
 def cells_of(entry: Entry) -> list:
     "The cells of the sweep of `entry`, one a seed."
-    return [Cell(f"seed={seed}", cell_folder(folder_of(entry), f"seed={seed}"), given(entry, seed)) for seed in entry.seeds]
+    return [
+        Cell(f"seed={seed}", cell_folder(folder_of(entry), f"seed={seed}"), given(entry, seed)) for seed in entry.seeds
+    ]
 
 # %% ../nbs/15_plan.ipynb #c1500015
 def state(entry: Entry, seed: int, rows: list) -> str:
     "Where the papermill run of `entry` with `seed` stands; `rows` are those of the results file."
-    if entry.by_hand: return "drawn by hand"
+    if entry.by_hand:
+        return "drawn by hand"
     cell = next(cell for cell in cells_of(entry) if cell.name == f"seed={seed}")
     here = get(cell.folder / "cell.json").get("state", "")
-    mine = [row for row in rows_of(entry, rows) if seed in seeds_of(row) and not row["model"].startswith("real ")]      # which no run has drawn
+    mine = [
+        row for row in rows_of(entry, rows) if seed in seeds_of(row) and not row["model"].startswith("real ")
+    ]  # which no run has drawn
     drawn = all((folder_of_notebooks().parent / "figures" / name).is_file() for name in entry.pictures)
     published = drawn and bool(mine or not entry.rows) and all(same(entry, seed, row["command"]) for row in mine)
-    if here == "done": return "done here" + ", published" * published
+    if here == "done":
+        return "done here" + ", published" * published
     begun = f"{here} here, goes on" if here in ("running", "interrupted") else "to run"
     return f"{begun}; published" if published else f"{begun}; rows of another command" if mine else begun
+
 
 def finished_runs(entry: Entry) -> int:
     "How many complete runs of this machine have the settings of `entry`, of whatever model."
     from aae_prior.runs import read_record, runs_root
-    if not entry.dataset: return 0
-    shared = ("dataset", "steps", "width", "width_D_I", "lr", "augment", "ema") + ("condition",) * ("condition" in config_of(entry).given)
+
+    if not entry.dataset:
+        return 0
+    shared = ("dataset", "steps", "width", "width_D_I", "lr", "augment", "ema") + ("condition",) * (
+        "condition" in config_of(entry).given
+    )
     full = config_of(entry).to_dict()
     wanted = [{name: full[name] for name in shared if name in full} | dict(seed=seed) for seed in entry.seeds]
     complete = 0
     for path in runs_root().glob("*/record.json"):
-        with suppress(ValueError):                       # a damaged record, which `aae-prior runs` names
+        with suppress(ValueError):  # a damaged record, which `aae-prior runs` names
             record = read_record(path.parent)
-            complete += record.get("complete", False) and any(about.items() <= record["config"].items() for about in wanted)
+            complete += record.get("complete", False) and any(
+                about.items() <= record["config"].items() for about in wanted
+            )
     return complete
 
 # %% ../nbs/15_plan.ipynb #c1500017
@@ -209,9 +273,15 @@ def runs_of(entry: Entry, rows: list) -> dict:
     found = {}
     for row in rows_of(entry, rows):
         times = [float(text.split()[0]) for text in row["wall_time"].split(";") if text.strip()]
-        variant = row["claim"] if row["claim"].startswith(f"{row['figure']}:") else ""       # of a notebook that compares settings
-        if times: found[(row["dataset"], row["preset"], row["model"], variant, row["wall_time"])] = statistics.fmean(times) * len(seeds_of(row))
+        variant = (
+            row["claim"] if row["claim"].startswith(f"{row['figure']}:") else ""
+        )  # of a notebook that compares settings
+        if times:
+            found[(row["dataset"], row["preset"], row["model"], variant, row["wall_time"])] = statistics.fmean(
+                times
+            ) * len(seeds_of(row))
     return found
+
 
 def steps_of(entry: Entry, rows: list) -> int:
     "How many steps the runs behind those of `rows` that belong to `entry` were trained."
@@ -226,12 +296,14 @@ def made_with(entry: Entry, rows: list) -> int:
     there = {seed for row in rows_of(entry, rows) for seed in seeds_of(row)}
     return max(1, len(there) // len(makes(entry, 0)))
 
+
 def estimate(entry: Entry, plan: list, rows: list):
     "What a run is known by -> seconds, for one seed of `entry`; {} where nothing is known."
     alike = [e for e in plan if (e.notebook, e.preset) == (entry.notebook, entry.preset) and e.dataset != entry.dataset]
     own = [e for e in plan if (e.notebook, e.preset, e.dataset) == (entry.notebook, entry.preset, entry.dataset)]
     for other in (*own, *alike):
-        if entry.by_hand or not (runs := runs_of(other, rows)): continue
+        if entry.by_hand or not (runs := runs_of(other, rows)):
+            continue
         scale = config_of(entry).steps / steps_of(other, rows) / made_with(other, rows)
         return {(entry.dataset, *known[1:]): seconds * scale for known, seconds in runs.items()}
     return {}
@@ -241,10 +313,13 @@ def span(seconds) -> str:
     "Seconds in minutes or hours."
     return "unknown" if not seconds else f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
+
 def time_of(entry: Entry, plan: list, rows: list) -> str:
     "How long the training behind `entry` takes, all its seeds together, in words."
-    if entry.by_hand or not entry.rows: return "no training"
+    if entry.by_hand or not entry.rows:
+        return "no training"
     return span(sum(estimate(entry, plan, rows).values()) * len(entry.seeds))
+
 
 def time_of_all(entries: list, plan: list, rows: list) -> str:
     "How long `entries` take together, runs that they share counted once, in words."
@@ -252,7 +327,8 @@ def time_of_all(entries: list, plan: list, rows: list) -> str:
     for entry in entries:
         known = estimate(entry, plan, rows)
         runs |= {(run, seed): seconds for run, seconds in known.items() for seed in entry.seeds}
-        if not known and entry.rows and not entry.by_hand: unknown.append(entry.name)
+        if not known and entry.rows and not entry.by_hand:
+            unknown.append(entry.name)
     return span(sum(runs.values())) + f", without {'; '.join(unknown)}, of which no times are known" * bool(unknown)
 
 # %% ../nbs/15_plan.ipynb #c150001c
@@ -261,23 +337,41 @@ def plan_table(entries: list, plan: list, rows: list) -> list:
     lines = [("what", "seeds", "state", "time", "pictures")]
     for entry in entries:
         states = {}
-        for seed in entry.seeds: states.setdefault(state(entry, seed, rows), []).append(seed)
+        for seed in entry.seeds:
+            states.setdefault(state(entry, seed, rows), []).append(seed)
         runs = 0 if entry.by_hand else finished_runs(entry)
-        said = "; ".join(text if len(states) == 1 else f"{text} ({some_of(map(str, seeds))})" for text, seeds in states.items())
-        said += f", {runs} finished run{'s' * (runs > 1)} here" * bool(runs) + "; will not be published" * (not entry.published)
-        lines.append((entry.name, ",".join(map(str, entry.seeds)), said, time_of(entry, plan, rows), " ".join(entry.pictures)))
+        said = "; ".join(
+            text if len(states) == 1 else f"{text} ({some_of(map(str, seeds))})" for text, seeds in states.items()
+        )
+        said += f", {runs} finished run{'s' * (runs > 1)} here" * bool(runs) + "; will not be published" * (
+            not entry.published
+        )
+        lines.append(
+            (entry.name, ",".join(map(str, entry.seeds)), said, time_of(entry, plan, rows), " ".join(entry.pictures))
+        )
     return lines
+
 
 def commands_table(plan=None, rows=None) -> str:
     "Every published entry as a Markdown table: figure, data set, preset, command, time."
     from aae_prior.results import read_rows
+
     plan = plan or read_plan()
     rows = read_rows(folder_of_notebooks().parent / "figures" / "results.csv") if rows is None else rows
     lines = [("figure", "data set", "preset", "command", "time on a CPU")]
     for entry in plan:
-        if entry.by_hand: continue
+        if entry.by_hand:
+            continue
         others = f", and with {' and '.join(f'`-p seed {seed}`' for seed in entry.seeds[1:])}" * (len(entry.seeds) > 1)
-        lines.append((entry.figure, entry.dataset, entry.preset, f"`{command_of(entry, entry.seeds[0])}`{others}", time_of(entry, plan, rows)))
+        lines.append(
+            (
+                entry.figure,
+                entry.dataset,
+                entry.preset,
+                f"`{command_of(entry, entry.seeds[0])}`{others}",
+                time_of(entry, plan, rows),
+            )
+        )
     return markdown(lines)
 
 # %% ../nbs/15_plan.ipynb #c150001f
@@ -287,16 +381,27 @@ def checked(entries: list):
         for cell in cells_of(entry):
             notebook = read_notebook(notebook_path(entry.notebook))
             publish = dict(publish=True) if entry.published else {}
-            try: check(notebook, cell.parameters | publish, elsewhere=True)
-            except ValueError as error: raise ValueError(f"{entry.name}: {error}") from None
+            try:
+                check(notebook, cell.parameters | publish, elsewhere=True)
+            except ValueError as error:
+                raise ValueError(f"{entry.name}: {error}") from None
+
 
 def make(entry: Entry, a) -> int:
     "Run `entry` as the `machine_arguments` `a` say, and publish it where it is in the plan; 0 when all of it is done, else 1."
     folder = folder_of(entry)
     print(f"\n== {entry.name}: {command_of(entry, entry.seeds[0])}", flush=True)
-    status = swept(read_notebook(notebook_path(entry.notebook)), cells_of(entry), folder, a, command_of(entry, entry.seeds[0]),
-                   entry.published, entry.pictures)
-    if not entry.published: print(f"not in nbs/plan.toml, so not published; pictures and rows: {folder / 'cells'}", flush=True)
+    status = swept(
+        read_notebook(notebook_path(entry.notebook)),
+        cells_of(entry),
+        folder,
+        a,
+        command_of(entry, entry.seeds[0]),
+        entry.published,
+        entry.pictures,
+    )
+    if not entry.published:
+        print(f"not in nbs/plan.toml, so not published; pictures and rows: {folder / 'cells'}", flush=True)
     return status
 
 # %% ../nbs/15_plan.ipynb #c1500020
@@ -308,31 +413,42 @@ def paper_arguments(parser):
     add("--preset", help="only this preset")
     add("--seed", type=int, help="only this seed")
     add("--plan", action="store_true", help="print what would run, what is there and how long it takes; run nothing")
-    add("--missing", action="store_true", help="leave out what has rows of the same command in figures/results.csv, wherever it was made")
+    add(
+        "--missing",
+        action="store_true",
+        help="leave out what has rows of the same command in figures/results.csv, wherever it was made",
+    )
     machine_arguments(parser)
 
 # %% ../nbs/15_plan.ipynb #c1500021
 def paper_command_line(a) -> int:
     "Run `aae-prior paper`; 0 when everything asked for is done, else 1."
     from aae_prior.results import read_rows
+
     plan = read_plan()
     rows = read_rows(folder_of_notebooks().parent / "figures" / "results.csv")
     entries = select(plan, a.figure, a.dataset, a.preset, a.seed)
     if a.missing:
-        left = [of_seeds(e, tuple(seed for seed in e.seeds if "published" not in state(e, seed, rows))) for e in entries]
+        left = [
+            of_seeds(e, tuple(seed for seed in e.seeds if "published" not in state(e, seed, rows))) for e in entries
+        ]
         entries = [e for e in left if e.seeds]
     checked([e for e in entries if not e.by_hand])
     if a.plan:
         print(*aligned(plan_table(entries, plan, rows)), f"together {time_of_all(entries, plan, rows)}", sep="\n")
         return 0
-    to_run = [e for e in entries if not e.by_hand and {state(e, seed, rows) for seed in e.seeds} != {"done here, published"}]
+    to_run = [
+        e for e in entries if not e.by_hand and {state(e, seed, rows) for seed in e.seeds} != {"done here, published"}
+    ]
     print(f"{len(to_run)} of {len(entries)} entries are to run; --plan lists them", flush=True)
     return max([make(entry, a) for entry in to_run], default=0)
 
 # %% ../nbs/15_plan.ipynb #c1500022
 PAPER = ("paper", "Make everything that is published, or a part of it.", paper_command_line, paper_arguments)
 
+
 def main(words=None) -> int:
     "The command `aae-prior`, the plan with it; its exit status."
     from aae_prior.sweep import main as commands
+
     return commands(words, further=[PAPER])

@@ -29,31 +29,58 @@ from threadpoolctl import threadpool_limits
 
 # %% ../nbs/05_plots.ipynb #57434efa
 PALETTE = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
-INK, MUTED, FAINT = "#22262b", "#6b7280", "#dfe3e8"   # text, secondary text, grid lines
+INK, MUTED, FAINT = "#22262b", "#6b7280", "#dfe3e8"  # text, secondary text, grid lines
 DPI = 150
-SMALL, BODY, TITLE = 8.5, 10, 12                       # font sizes in points
-STYLE = {"font.family": "DejaVu Sans", "font.size": BODY, "axes.titlesize": BODY, "axes.labelsize": SMALL, "figure.dpi": DPI,
-         "xtick.labelsize": SMALL, "ytick.labelsize": SMALL, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": MUTED,
-         "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.color": FAINT, "grid.linewidth": 0.7, "axes.axisbelow": True, "lines.linewidth": 1.6, "legend.frameon": False,
-         "legend.fontsize": SMALL, "figure.facecolor": "white", "axes.facecolor": "white"}
+SMALL, BODY, TITLE = 8.5, 10, 12  # font sizes in points
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": BODY,
+    "axes.titlesize": BODY,
+    "axes.labelsize": SMALL,
+    "figure.dpi": DPI,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+}
 
 # %% ../nbs/05_plots.ipynb #34dc963b
 def styled(draw):
     "Decorator: run `draw` under the project's style."
+
     @functools.wraps(draw)
     def wrapper(*args, **kwargs):
-        with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "backend": mpl.rcParams["backend"]}): return draw(*args, **kwargs)
+        with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "backend": mpl.rcParams["backend"]}):
+            return draw(*args, **kwargs)
+
     return wrapper
 
 # %% ../nbs/05_plots.ipynb #e934f9d5
 class Picture(Figure):
     "A matplotlib Figure outside pyplot's global state that notebooks show by themselves; `preview` is (dpi, colours) there, to keep them small."
+
     preview = (DPI, 256)
+
     def _repr_png_(self):
         shown, small = io.BytesIO(), io.BytesIO()
         self.savefig(shown, format="png", dpi=self.preview[0])
-        Image.open(shown).convert("RGB").quantize(self.preview[1], dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        Image.open(shown).convert("RGB").quantize(self.preview[1], dither=Image.Dither.NONE).save(
+            small, "PNG", optimize=True
+        )
         return small.getvalue()
 
 # %% ../nbs/05_plots.ipynb #2e5d3abf
@@ -61,20 +88,24 @@ def to_pixels(images):
     """uint8 array (N, H, W, 3) of float `images` (N, C, H, W) in [-1, 1], C = 1 or 3; always the same mapping, so 0 is mid grey.
     ValueError if the type, the shape or the range is another."""
     x = torch.as_tensor(images).detach().cpu()
-    if not x.is_floating_point(): raise ValueError(f"images are {x.dtype}; expected floats in [-1, 1] (see data.normalise)")
-    if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f"images have shape {tuple(x.shape)}; expected (N, 1 or 3, height, width)")
+    if not x.is_floating_point():
+        raise ValueError(f"images are {x.dtype}; expected floats in [-1, 1] (see data.normalise)")
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"images have shape {tuple(x.shape)}; expected (N, 1 or 3, height, width)")
     x, low, high = x.float(), float(x.min()), float(x.max())
-    if not (-1.0001 <= low and high <= 1.0001):   # also false for NaN
+    if not (-1.0001 <= low and high <= 1.0001):  # also false for NaN
         raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [-1, 1]")
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
 # %% ../nbs/05_plots.ipynb #99722916
-LINE = 2   # screen pixels between neighbouring images
+LINE = 2  # screen pixels between neighbouring images
+
 
 def tile(images, rows, cols, scale=1):
     "uint8 array (height, width, 3): the first `rows * cols` of `images` (N, C, H, W) in reading order, white lines between them."
-    if len(images) < rows * cols: raise ValueError(f"a grid of {rows} x {cols} needs {rows * cols} images; got {len(images)}")
-    x = to_pixels(images[:rows * cols]).repeat(scale, axis=1).repeat(scale, axis=2)
+    if len(images) < rows * cols:
+        raise ValueError(f"a grid of {rows} x {cols} needs {rows * cols} images; got {len(images)}")
+    x = to_pixels(images[: rows * cols]).repeat(scale, axis=1).repeat(scale, axis=2)
     _, h, w, _ = x.shape
     grid = np.full((rows, cols, h + LINE, w + LINE, 3), 255, np.uint8)
     grid[:, :, :h, :w] = x.reshape(rows, cols, h, w, 3)
@@ -83,33 +114,53 @@ def tile(images, rows, cols, scale=1):
 # %% ../nbs/05_plots.ipynb #d8649699
 def text_width(text, size=BODY):
     "Width of `text` in screen pixels at font `size` (points)."
-    return TextPath((0, 0), text, prop=FontProperties(family="DejaVu Sans", size=size)).get_extents().width * DPI / 72 if text.strip() else 0
+    return (
+        TextPath((0, 0), text, prop=FontProperties(family="DejaVu Sans", size=size)).get_extents().width * DPI / 72
+        if text.strip()
+        else 0
+    )
+
 
 def text_height(size=BODY):
     "Height of one line of text at font `size` (points), in screen pixels."
     return math.ceil(size * 1.45 * DPI / 72)
 
+
 def readable(colour):
     "A darker form of `colour` for text on white."
-    return tuple(.62 * np.array(mpl.colors.to_rgb(colour)) + .38 * np.array(mpl.colors.to_rgb(INK)))
+    return tuple(0.62 * np.array(mpl.colors.to_rgb(colour)) + 0.38 * np.array(mpl.colors.to_rgb(INK)))
 
 # %% ../nbs/05_plots.ipynb #1caad392
 @dataclass(frozen=True)
 class Panel:
     "A grid of pixels with a caption below, and names above its columns and left of its rows."
+
     pixels: np.ndarray
     caption: str = ""
     columns: tuple = ()
     rows: tuple = ()
 
-    def slanted(self): return any(text_width(c, SMALL) > self.pixels.shape[1] / len(self.columns) - 6 for c in self.columns)
-    def left(self): return math.ceil(max(map(lambda r: text_width(r, SMALL), self.rows))) + 12 if self.rows else 0
+    def slanted(self):
+        return any(text_width(c, SMALL) > self.pixels.shape[1] / len(self.columns) - 6 for c in self.columns)
+
+    def left(self):
+        return math.ceil(max(map(lambda r: text_width(r, SMALL), self.rows))) + 12 if self.rows else 0
+
     def top(self):
         "Height of the column names; names wider than their column are set upright, reading upwards."
-        if not self.columns: return 0
-        return math.ceil(max(text_width(c, SMALL) for c in self.columns)) + 12 if self.slanted() else text_height(SMALL) + 2
-    def width(self): return max(self.left() + self.pixels.shape[1], math.ceil(max(text_width(t) for t in self.caption.split("\n"))))
-    def bottom(self): return text_height() * len(self.caption.split("\n")) + 4 if self.caption else 0
+        if not self.columns:
+            return 0
+        return (
+            math.ceil(max(text_width(c, SMALL) for c in self.columns)) + 12
+            if self.slanted()
+            else text_height(SMALL) + 2
+        )
+
+    def width(self):
+        return max(self.left() + self.pixels.shape[1], math.ceil(max(text_width(t) for t in self.caption.split("\n"))))
+
+    def bottom(self):
+        return text_height() * len(self.caption.split("\n")) + 4 if self.caption else 0
 
 # %% ../nbs/05_plots.ipynb #e99cf3dd
 def draw_panel(fig, panel, x, y):
@@ -121,13 +172,24 @@ def draw_panel(fig, panel, x, y):
     ax.axis("off")
     step = (w + LINE) / max(1, len(panel.columns))
     for i, name in enumerate(panel.columns):
-        ax.text((i + .5) * step - LINE / 2, -6, name, size=SMALL, ha="center", va="bottom", rotation=90 if panel.slanted() else 0)
+        ax.text(
+            (i + 0.5) * step - LINE / 2,
+            -6,
+            name,
+            size=SMALL,
+            ha="center",
+            va="bottom",
+            rotation=90 if panel.slanted() else 0,
+        )
     step = (h + LINE) / max(1, len(panel.rows))
-    for i, name in enumerate(panel.rows): ax.text(-8, (i + .5) * step - LINE / 2, name, size=SMALL, ha="right", va="center")
-    if panel.caption: ax.text(w / 2, h + 10, panel.caption, ha="center", va="top")
+    for i, name in enumerate(panel.rows):
+        ax.text(-8, (i + 0.5) * step - LINE / 2, name, size=SMALL, ha="right", va="center")
+    if panel.caption:
+        ax.text(w / 2, h + 10, panel.caption, ha="center", va="top")
 
 # %% ../nbs/05_plots.ipynb #8dccaddf
-MARGIN, SPACE = 16, 30   # screen pixels: around the figure, between panels
+MARGIN, SPACE = 16, 30  # screen pixels: around the figure, between panels
+
 
 @styled
 def arrange(panels, across, title=""):
@@ -141,7 +203,8 @@ def arrange(panels, across, title=""):
     width = max(across * cell_w - SPACE, math.ceil(text_width(title, TITLE))) + 2 * MARGIN
     height = down * cell_h - SPACE // 2 + head + 2 * MARGIN
     fig = Picture(figsize=(width / DPI, height / DPI), dpi=DPI)
-    if title: fig.text(.5, 1 - MARGIN / height, title, ha="center", va="top", size=TITLE)
+    if title:
+        fig.text(0.5, 1 - MARGIN / height, title, ha="center", va="top", size=TITLE)
     start = (width - (across * cell_w - SPACE)) // 2
     for i, p in enumerate(panels):
         x = start + (i % across) * cell_w + (W - p.left() - p.pixels.shape[1]) // 2 + p.left()
@@ -162,14 +225,17 @@ def image_grid(images, rows, cols, title=""):
 # %% ../nbs/05_plots.ipynb #8e1d671e
 def table(images):
     "Rows, columns and the flat (N, C, H, W) form of `images` (rows, columns, C, H, W). ValueError for another shape."
-    if images.ndim != 5: raise ValueError(f"images have shape {tuple(images.shape)}; expected (rows, columns, channels, height, width)")
+    if images.ndim != 5:
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (rows, columns, channels, height, width)")
     rows, cols = images.shape[:2]
     return rows, cols, images.reshape(rows * cols, *images.shape[2:])
+
 
 def checked_names(names, count, what):
     "`names` as a tuple of strings, () for None. ValueError if their number is not `count`."
     names = tuple(map(str, names if names is not None else ()))
-    if names and len(names) != count: raise ValueError(f"{len(names)} {what} names for {count} {what}s")
+    if names and len(names) != count:
+        raise ValueError(f"{len(names)} {what} names for {count} {what}s")
     return names
 
 # %% ../nbs/05_plots.ipynb #682439ec
@@ -178,30 +244,42 @@ def style_grid(images, col_labels=None, row_labels=None, title=""):
     (Figs. 8 and 11). ValueError for another shape or range, or a number of names that does not fit."""
     rows, cols, flat = table(images)
     pixels = tile(flat, rows, cols, grid_scale(cols, flat.shape[-1]))
-    return arrange([Panel(pixels, "", checked_names(col_labels, cols, "column"), checked_names(row_labels, rows, "row"))], 1, title)
+    return arrange(
+        [Panel(pixels, "", checked_names(col_labels, cols, "column"), checked_names(row_labels, rows, "row"))], 1, title
+    )
 
 # %% ../nbs/05_plots.ipynb #e83ff30f
 def side_by_side(panels, col_labels=None, across=2, title=""):
     """Figure of several grids with captions (a), (b), ... `panels` maps a caption to float images (rows, columns, C, H, W) in [-1, 1];
     `col_labels` stand above every grid; `across` grids to a row. ValueError for another shape or range."""
-    if not panels: raise ValueError("no panels; expected a dict of caption -> images")
+    if not panels:
+        raise ValueError("no panels; expected a dict of caption -> images")
     grids = {name: table(images) for name, images in panels.items()}
     widest = max(cols * flat.shape[-1] for _, cols, flat in grids.values())
     scale = grid_scale(1, widest, min(across, len(grids)))
-    made = [Panel(tile(flat, rows, cols, scale), f"({chr(97 + i)}) {name}", checked_names(col_labels, cols, "column"))
-            for i, (name, (rows, cols, flat)) in enumerate(grids.items())]
+    made = [
+        Panel(tile(flat, rows, cols, scale), f"({chr(97 + i)}) {name}", checked_names(col_labels, cols, "column"))
+        for i, (name, (rows, cols, flat)) in enumerate(grids.items())
+    ]
     return arrange(made, across, title)
 
 # %% ../nbs/05_plots.ipynb #f193f9b9
 def filmstrip(frames, cols=4, title=""):
     """Figure of one small grid an evaluation, side by side. `frames` maps a step (or any caption) to float images (N, C, H, W) in
     [-1, 1] made from the same noise; each grid has `cols` columns and as many full rows as N allows. At most ten frames, evenly chosen."""
-    if not frames: raise ValueError("no frames; expected a dict of step -> images")
+    if not frames:
+        raise ValueError("no frames; expected a dict of step -> images")
     chosen = sorted(set(np.linspace(0, len(frames) - 1, min(10, len(frames))).round().astype(int)))
     frames = [list(frames.items())[i] for i in chosen]
     scale = grid_scale(cols, frames[0][1].shape[-1], len(frames))
-    return arrange([Panel(tile(x, len(x) // cols, cols, scale), f"{step:,}" if isinstance(step, int) else str(step)) for step, x in frames],
-                   len(frames), title)
+    return arrange(
+        [
+            Panel(tile(x, len(x) // cols, cols, scale), f"{step:,}" if isinstance(step, int) else str(step))
+            for step, x in frames
+        ],
+        len(frames),
+        title,
+    )
 
 # %% ../nbs/05_plots.ipynb #8a4295a9
 def save(fig, path):
@@ -213,15 +291,23 @@ def save(fig, path):
     return path
 
 # %% ../nbs/05_plots.ipynb #bb0d358a
-FAMILIES = {"Code space": ("L_D_C", "L_GAN_C"), "Image space": ("L_D_I", "L_GAN_I"), "Reconstruction": ("L_rec",),
-            "Mutual information": ("mi_bound", "L_MI"), "Discriminator accuracy": ("acc_D_C", "acc_D_I"),
-            "Accuracy of Q": ("acc_Q_real", "acc_Q_fake", "acc_Q")}
+FAMILIES = {
+    "Code space": ("L_D_C", "L_GAN_C"),
+    "Image space": ("L_D_I", "L_GAN_I"),
+    "Reconstruction": ("L_rec",),
+    "Mutual information": ("mi_bound", "L_MI"),
+    "Discriminator accuracy": ("acc_D_C", "acc_D_I"),
+    "Accuracy of Q": ("acc_Q_real", "acc_Q_fake", "acc_Q"),
+}
+
 
 def as_frame(history):
     "`history` (list of dicts or DataFrame) as a DataFrame sorted by `step`. ValueError without rows or without that column."
     frame = pd.DataFrame(history)
-    if "step" not in frame or not len(frame): raise ValueError("the history has no rows or no 'step' column; expected a list of dicts or a DataFrame")
+    if "step" not in frame or not len(frame):
+        raise ValueError("the history has no rows or no 'step' column; expected a list of dicts or a DataFrame")
     return frame.sort_values("step", kind="stable")
+
 
 def smooth(values):
     """Moving average of the moving median of `values`, each over about a twentieth of them: a single spike leaves no trace.
@@ -250,31 +336,46 @@ def curves(frame, columns):
     "Dict column -> (steps, values, smoothed values) of the finite values of those `columns` that `frame` has."
     found = {}
     for name in columns:
-        if name not in frame: continue
+        if name not in frame:
+            continue
         kept = frame.loc[np.isfinite(frame[name].astype(float)), ["step", name]].to_numpy(float)
-        if len(kept): found[name] = (*kept.T, smooth(kept[:, 1]))
+        if len(kept):
+            found[name] = (*kept.T, smooth(kept[:, 1]))
     return found
+
 
 def value_range(averages):
     "Vertical range around all moving `averages`, so that one spike of the raw values does not flatten the rest."
     low, high = min(a.min() for a in averages), max(a.max() for a in averages)
-    room = .1 * (high - low) or .1 * abs(high) or .5
+    room = 0.1 * (high - low) or 0.1 * abs(high) or 0.5
     return low - room, high + room
 
 # %% ../nbs/05_plots.ipynb #e7c2a821
 def end_labels(ax, ends):
     "Write each name of `ends`, a list of (name, height, colour), at the right edge of `ax` at that height, none over another."
     bottom, top = ax.get_ylim()
-    gap = 1.25 * SMALL / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1])   # a line of text as a share of the axis
+    gap = (
+        1.25 * SMALL / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1])
+    )  # a line of text as a share of the axis
     heights = spread([np.clip((y - bottom) / (top - bottom), 0, 1) for _, y, _ in ends], gap)
     for (name, _, colour), height in zip(ends, heights):
-        ax.annotate(name, (1, height), xycoords="axes fraction", xytext=(4, 0), textcoords="offset points", color=readable(colour),
-                    size=SMALL, va="center", annotation_clip=False)
+        ax.annotate(
+            name,
+            (1, height),
+            xycoords="axes fraction",
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=readable(colour),
+            size=SMALL,
+            va="center",
+            annotation_clip=False,
+        )
+
 
 def step_axis(ax, bounds):
     "Horizontal axis of training steps, vertical range `bounds`, few round ticks on both."
     ax.set(ylim=bounds, xlabel="step")
-    ax.margins(x=.02)
+    ax.margins(x=0.02)
     ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step >= 1000 else f"{step:g}")
     ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -283,7 +384,7 @@ def step_axis(ax, bounds):
 def draw_curves(ax, found, bounds, colours):
     "Lines of `found` (see `curves`) within the vertical `bounds`: raw values pale, smoothed ones strong, names at the right end."
     for name, (x, raw, average) in found.items():
-        ax.plot(x, raw, color=colours[name], alpha=.25, lw=.8)
+        ax.plot(x, raw, color=colours[name], alpha=0.25, lw=0.8)
         ax.plot(x, average, color=colours[name])
     step_axis(ax, bounds)
     end_labels(ax, [(name, average[-1], colours[name]) for name, (_, _, average) in found.items()])
@@ -291,9 +392,9 @@ def draw_curves(ax, found, bounds, colours):
 # %% ../nbs/05_plots.ipynb #829cd551
 def small_panels(rows, cols, height=1.75, width=2.6):
     "Figure and axes (rows, cols) of small panels with room at their right for the names of lines."
-    fig = Picture(figsize=(width * cols + .3, height * rows + .55), dpi=DPI, layout="constrained")
+    fig = Picture(figsize=(width * cols + 0.3, height * rows + 0.55), dpi=DPI, layout="constrained")
     fig.preview = (80, 16)
-    fig.get_layout_engine().set(w_pad=.08, h_pad=.08)
+    fig.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     return fig, fig.subplots(rows, cols, squeeze=False)
 
 # %% ../nbs/05_plots.ipynb #59db05d9
@@ -305,18 +406,21 @@ def loss_curves(history, title=""):
     runs = {k: as_frame(h) for k, h in (history if isinstance(history, dict) else {"": history}).items()}
     found = {family: [curves(frame, columns) for frame in runs.values()] for family, columns in FAMILIES.items()}
     found = {family: per_run for family, per_run in found.items() if any(per_run)}
-    if not found: raise ValueError(f"the history has no finite value in the columns {', '.join(sum(FAMILIES.values(), ()))}")
+    if not found:
+        raise ValueError(f"the history has no finite value in the columns {', '.join(sum(FAMILIES.values(), ()))}")
     across = len(found) if len(runs) > 1 else math.ceil(len(found) / math.ceil(len(found) / 3))
     fig, axes = small_panels(len(runs) * math.ceil(len(found) / across), across)
-    for ax in axes.flat: ax.set_visible(False)
+    for ax in axes.flat:
+        ax.set_visible(False)
     for i, (family, per_run) in enumerate(found.items()):
-        bounds = (-.02, 1.02) if "ccuracy" in family else value_range([a for run in per_run for *_, a in run.values()])
+        bounds = (-0.02, 1.02) if "ccuracy" in family else value_range([a for run in per_run for *_, a in run.values()])
         for j, (model, run) in enumerate(zip(runs, per_run)):
             ax = axes[j, i] if len(runs) > 1 else axes.flat[i]
             ax.set_visible(bool(run))
             ax.set_title(f"{model}: {family[0].lower() + family[1:]}" if model else family, loc="left")
             draw_curves(ax, run, bounds, dict(zip(FAMILIES[family], PALETTE)))
-    if title: fig.suptitle(title, size=TITLE)
+    if title:
+        fig.suptitle(title, size=TITLE)
     return fig
 
 # %% ../nbs/05_plots.ipynb #335c418a
@@ -326,19 +430,24 @@ def collapse_panel(history, healthy, title=""):
     its healthy range (low, high), drawn as a band; steps outside it are marked. ValueError for a column that the history lacks."""
     frame = as_frame(history)
     missing = [name for name in healthy if not curves(frame, [name])]
-    if missing: raise ValueError(f"the history has no finite value of {', '.join(missing)}; its columns are {', '.join(frame.columns)}")
+    if missing:
+        raise ValueError(
+            f"the history has no finite value of {', '.join(missing)}; its columns are {', '.join(frame.columns)}"
+        )
     across = min(3, len(healthy))
     fig, axes = small_panels(math.ceil(len(healthy) / across), across)
-    for ax in axes.flat[len(healthy):]: ax.set_visible(False)
+    for ax in axes.flat[len(healthy) :]:
+        ax.set_visible(False)
     for ax, (name, (low, high)) in zip(axes.flat, healthy.items()):
         x, y, _ = curves(frame, [name])[name]
-        ax.axhspan(low, high, color=PALETTE[0], alpha=.13, lw=0)
+        ax.axhspan(low, high, color=PALETTE[0], alpha=0.13, lw=0)
         ax.plot(x, y, color=PALETTE[0])
         ill = (y < low) | (y > high)
         ax.plot(x[ill], y[ill], "o", color=PALETTE[2], ms=3.5)
         ax.set_title(name, loc="left")
         step_axis(ax, value_range([y, np.array([low, high])]))
-    if title: fig.suptitle(title, size=TITLE)
+    if title:
+        fig.suptitle(title, size=TITLE)
     return fig
 
 # %% ../nbs/05_plots.ipynb #a9a6ba66
@@ -346,7 +455,10 @@ def checked_sweep(rows, value):
     "`rows` as a DataFrame. ValueError without rows or without the columns `model`, `code_dim` and `value`."
     frame = pd.DataFrame(rows)
     missing = sorted({"model", "code_dim", value} - set(frame))
-    if missing: raise ValueError(f"the sweep has no rows, or they lack {', '.join(missing)}; expected a row a model, code size and seed")
+    if missing:
+        raise ValueError(
+            f"the sweep has no rows, or they lack {', '.join(missing)}; expected a row a model, code size and seed"
+        )
     return frame
 
 # %% ../nbs/05_plots.ipynb #ff1bc9b2
@@ -360,7 +472,7 @@ def dimension_curve(rows, value, label="", real=None, title=""):
     for colour, (model, part) in zip(PALETTE, frame.groupby("model", sort=False)):
         by_size = part.groupby("code_dim")[value]
         mean, std = by_size.mean(), by_size.std().fillna(0)
-        ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=.18, lw=0)
+        ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.18, lw=0)
         ax.plot(mean.index, mean, color=colour)
         ax.plot(part["code_dim"], part[value], "o", color=colour, ms=3.5)
         ends.append((model, mean.iloc[-1], colour))
@@ -373,13 +485,14 @@ def dimension_curve(rows, value, label="", real=None, title=""):
     ax.minorticks_off()
     ax.set(xlabel="code size", ylabel=label or value)
     end_labels(ax, ends)
-    if title: fig.suptitle(title, size=TITLE)
+    if title:
+        fig.suptitle(title, size=TITLE)
     return fig
 
 # %% ../nbs/05_plots.ipynb #e72c9e41
 def within_reach(values):
     "(values (n,) pulled in to three interquartile ranges beside the quartiles, which of them were there already (n,)): one outlier must not flatten the rest"
-    low, high = np.quantile(values, (.25, .75))
+    low, high = np.quantile(values, (0.25, 0.75))
     near = np.clip(values, low - 3 * (high - low), high + 3 * (high - low)) if high > low else values
     return near, near == values
 
@@ -388,8 +501,9 @@ def within_reach(values):
 def comparison(table, title=""):
     """Figure with one panel a column of the DataFrame `table` and one dot a row, which its index names; a vertical line marks the first row,
     what the others are compared with. Far outliers stand at the edge as triangles, with their number. ValueError without numbers."""
-    if table.empty or not np.isfinite(table.to_numpy(float)).all(): raise ValueError("a comparison needs a table of finite numbers, a row for each thing compared")
-    fig = Picture(figsize=(1.9 * table.shape[1] + 1.6, .21 * len(table) + .9), dpi=DPI, layout="constrained")
+    if table.empty or not np.isfinite(table.to_numpy(float)).all():
+        raise ValueError("a comparison needs a table of finite numbers, a row for each thing compared")
+    fig = Picture(figsize=(1.9 * table.shape[1] + 1.6, 0.21 * len(table) + 0.9), dpi=DPI, layout="constrained")
     fig.preview = (60, 16)
     places = np.arange(len(table))
     for ax, name in zip(fig.subplots(1, table.shape[1], squeeze=False, sharey=True)[0], table):
@@ -399,68 +513,110 @@ def comparison(table, title=""):
         for i in np.flatnonzero(~inside):
             right = near[i] < table[name].iloc[i]
             ax.plot(near[i], i, ">" if right else "<", color=PALETTE[0], ms=5)
-            ax.annotate(f"{table[name].iloc[i]:.3g}", (near[i], i), (-6 if right else 6, 0), textcoords="offset points", ha="right" if right else "left", va="center", size=SMALL - 1)
+            ax.annotate(
+                f"{table[name].iloc[i]:.3g}",
+                (near[i], i),
+                (-6 if right else 6, 0),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                va="center",
+                size=SMALL - 1,
+            )
         ax.set_title(name, loc="left")
-        ax.margins(x=.12)
-        ax.grid(axis="y", lw=.4, alpha=.5)
+        ax.margins(x=0.12)
+        ax.grid(axis="y", lw=0.4, alpha=0.5)
     ax.set_yticks(places, table.index)
     ax.invert_yaxis()
-    if title: fig.suptitle(title, size=TITLE)
+    if title:
+        fig.suptitle(title, size=TITLE)
     return fig
 
 # %% ../nbs/05_plots.ipynb #aed9984d
 def checked_codes(codes, network):
     "`codes` (n, d) as a float array. ValueError, naming the `network` they come from, for another shape or values that are not finite."
     codes = torch.as_tensor(codes).detach().cpu().float().numpy()
-    if codes.ndim != 2 or len(codes) < 4: raise ValueError(f"codes of {network} have shape {codes.shape}; expected (n, code size) with n of at least 4")
+    if codes.ndim != 2 or len(codes) < 4:
+        raise ValueError(f"codes of {network} have shape {codes.shape}; expected (n, code size) with n of at least 4")
     bad = int((~np.isfinite(codes).all(1)).sum())
-    if bad: raise ValueError(f"{bad} of {len(codes)} codes of {network} are not finite: its training diverged; draw from an earlier checkpoint")
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(codes)} codes of {network} are not finite: its training diverged; draw from an earlier checkpoint"
+        )
     return codes
+
 
 def embed(codes, seed=0):
     "t-SNE of finite `codes` (n, d), n at least 4: float array (n, 2), the same for the same codes and `seed`."
     from sklearn.manifold import TSNE
-    spread_out = codes.shape[1] > 1 and np.ptp(codes, axis=0).max() > 0   # equal codes have no principal axes to start from
+
+    spread_out = (
+        codes.shape[1] > 1 and np.ptp(codes, axis=0).max() > 0
+    )  # equal codes have no principal axes to start from
     tsne = TSNE(perplexity=min(30, (len(codes) - 1) / 3), init="pca" if spread_out else "random", random_state=seed)
-    with threadpool_limits(1): return tsne.fit_transform(codes)
+    with threadpool_limits(1):
+        return tsne.fit_transform(codes)
+
 
 def sample(n, max_points, seed):
     "Sorted indices of at most `max_points` of `n` rows, drawn with `seed`."
     return np.sort(np.random.default_rng(seed).permutation(n)[:max_points])
 
 # %% ../nbs/05_plots.ipynb #714498d6
-MARKERS = "o^sPX*dvDph"                            # from the eleventh label on, colours return with another marker
-BOTH = [INK, "#2fc6b4"]                            # the two networks, unlike any class
+MARKERS = "o^sPX*dvDph"  # from the eleventh label on, colours return with another marker
+BOTH = [INK, "#2fc6b4"]  # the two networks, unlike any class
+
 
 def scatter(ax, points, labels, palette=PALETTE):
     "`points` (n, 2) with colour and marker by `labels` (n,), in a square without ticks."
-    order = np.random.default_rng(0).permutation(len(points))   # so that no class hides the others
+    order = np.random.default_rng(0).permutation(len(points))  # so that no class hides the others
     for group in np.unique(labels // len(palette)):
         kept = order[labels[order] // len(palette) == group]
-        ax.scatter(*points[kept].T, c=[palette[i % len(palette)] for i in labels[kept]], s=9, lw=0, alpha=.85,
-                   marker=MARKERS[group % len(MARKERS)])
+        ax.scatter(
+            *points[kept].T,
+            c=[palette[i % len(palette)] for i in labels[kept]],
+            s=9,
+            lw=0,
+            alpha=0.85,
+            marker=MARKERS[group % len(MARKERS)],
+        )
     ax.set(xticks=[], yticks=[])
-    for side in ax.spines.values(): side.set(visible=True, color=FAINT)
+    for side in ax.spines.values():
+        side.set(visible=True, color=FAINT)
+
 
 def handles(names, palette=PALETTE):
     "Legend entries for `names` as `scatter` draws their labels."
     n = len(palette)
-    return [mpl.lines.Line2D([], [], marker=MARKERS[i // n % len(MARKERS)], color=palette[i % n], ls="", ms=5, label=name)
-            for i, name in enumerate(names)]
+    return [
+        mpl.lines.Line2D([], [], marker=MARKERS[i // n % len(MARKERS)], color=palette[i % n], ls="", ms=5, label=name)
+        for i, name in enumerate(names)
+    ]
 
 # %% ../nbs/05_plots.ipynb #d1946998
 def square_panels(count, names, title=""):
     "Figure with `count` square axes in a row, the legend of `names` at their right, `title` above."
-    side, gap, low, head = 3, .12, .3, .35 if title else .1
+    side, gap, low, head = 3, 0.12, 0.3, 0.35 if title else 0.1
     columns = math.ceil(len(names) / 16)
-    key = columns * (max(map(lambda n: text_width(n, SMALL), names)) / DPI + .35)   # width of the legend in inches
+    key = columns * (max(map(lambda n: text_width(n, SMALL), names)) / DPI + 0.35)  # width of the legend in inches
     width, height = count * (side + gap) + gap + key, low + side + head
     fig = Picture(figsize=(width, height), dpi=DPI)
     fig.preview = (80, 16)
-    axes = [fig.add_axes([(gap + i * (side + gap)) / width, low / height, side / width, side / height]) for i in range(count)]
-    fig.legend(handles=handles(names), loc="center left", bbox_to_anchor=(1 - key / width, (low + side / 2) / height), ncols=columns,
-               handletextpad=.1, borderpad=0, borderaxespad=0, columnspacing=.8)
-    if title: fig.text((width - key) / 2 / width, 1 - .06 / height, title, size=TITLE, ha="center", va="top")
+    axes = [
+        fig.add_axes([(gap + i * (side + gap)) / width, low / height, side / width, side / height])
+        for i in range(count)
+    ]
+    fig.legend(
+        handles=handles(names),
+        loc="center left",
+        bbox_to_anchor=(1 - key / width, (low + side / 2) / height),
+        ncols=columns,
+        handletextpad=0.1,
+        borderpad=0,
+        borderaxespad=0,
+        columnspacing=0.8,
+    )
+    if title:
+        fig.text((width - key) / 2 / width, 1 - 0.06 / height, title, size=TITLE, ha="center", va="top")
     return fig, axes
 
 # %% ../nbs/05_plots.ipynb #d69a16b8
@@ -468,8 +624,10 @@ def checked_labels(labels, codes, names):
     "`labels` as an integer array and `names` as strings (0, 1, ... if None). ValueError where they do not fit the `codes` or each other."
     labels = torch.as_tensor(labels).cpu().numpy().astype(int)
     names = tuple(map(str, range(labels.max() + 1) if names is None else names))
-    if len(labels) != len(codes): raise ValueError(f"{len(labels)} labels for {len(codes)} codes")
-    if labels.min() < 0 or labels.max() >= len(names): raise ValueError(f"labels lie in {labels.min()}..{labels.max()} but there are {len(names)} class names")
+    if len(labels) != len(codes):
+        raise ValueError(f"{len(labels)} labels for {len(codes)} codes")
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(f"labels lie in {labels.min()}..{labels.max()} but there are {len(names)} class names")
     return labels, names
 
 # %% ../nbs/05_plots.ipynb #e3226aa2
@@ -486,20 +644,26 @@ def latent_scatter(codes, labels, class_names=None, max_points=2000, seed=0, net
 
 # %% ../nbs/05_plots.ipynb #18841762
 @styled
-def joint_scatter(codes_a, codes_b, labels_a, labels_b, class_names=None, networks=("enc", "CG"), max_points=1000, seed=0, title=""):
+def joint_scatter(
+    codes_a, codes_b, labels_a, labels_b, class_names=None, networks=("enc", "CG"), max_points=1000, seed=0, title=""
+):
     """Figure: one t-SNE of the codes (n, d) of two `networks` in three panels with the same axes: each by label, then both by network
     (Fig. 12). At most `max_points` of each, drawn with `seed`. ValueError for codes that are not finite or labels that do not fit."""
     a, b = (checked_codes(c, network) for c, network in zip((codes_a, codes_b), networks))
-    if a.shape[1] != b.shape[1]: raise ValueError(f"codes of {networks[0]} have {a.shape[1]} dimensions, those of {networks[1]} {b.shape[1]}")
-    if class_names is None: class_names = range(1 + max(int(max(labels_a)), int(max(labels_b))))
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"codes of {networks[0]} have {a.shape[1]} dimensions, those of {networks[1]} {b.shape[1]}")
+    if class_names is None:
+        class_names = range(1 + max(int(max(labels_a)), int(max(labels_b))))
     (la, names), (lb, _) = checked_labels(labels_a, a, class_names), checked_labels(labels_b, b, class_names)
     ka, kb = sample(len(a), max_points, seed), sample(len(b), max_points, seed)
     points = embed(np.concatenate([a[ka], b[kb]]), seed)
     fig, axes = square_panels(3, names, title)
-    scatter(axes[0], points[:len(ka)], la[ka])
-    scatter(axes[1], points[len(ka):], lb[kb])
+    scatter(axes[0], points[: len(ka)], la[ka])
+    scatter(axes[1], points[len(ka) :], lb[kb])
     scatter(axes[2], points, np.repeat([0, 1], [len(ka), len(kb)]), BOTH)
-    axes[2].legend(handles=handles(networks, BOTH), loc="upper left", handletextpad=.1, borderpad=.2, labelspacing=.2)
+    axes[2].legend(
+        handles=handles(networks, BOTH), loc="upper left", handletextpad=0.1, borderpad=0.2, labelspacing=0.2
+    )
     reach = 1.05 * np.abs(points).max()
     for ax, letter, caption in zip(axes, "abc", (*networks, "both")):
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach))

@@ -16,16 +16,32 @@ import torch
 
 from .config import Config
 from .results import about
-from .runs import NETWORKS, Run, halved, load, npz, read_record, sentences_of, write_atomic, write_csv, write_record
-from .training import settle_prior
+from aae_prior.runs import (
+    NETWORKS,
+    Run,
+    to_bf16,
+    load,
+    npz,
+    read_record,
+    sentences_of,
+    write_atomic,
+    write_csv,
+    write_record,
+)
+from .training import recompute_prior_stats
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
 def small_weights(run: Run, names=("dec", "CG")) -> dict:
     "Tensors of the networks `names` of a run by name, on the CPU: bfloat16, vectors float32; averaged ones of dec and CG. ValueError for a network it does not have"
-    parts = {name: getattr(run.nets, name) if name in NETWORKS else None for name in names} | {k: v for k, v in run.nets.sampler().items() if k in names}
+    parts = {name: getattr(run.nets, name) if name in NETWORKS else None for name in names} | {
+        k: v for k, v in run.nets.sampler().items() if k in names
+    }
     missing = [name for name, part in parts.items() if part is None]
-    if missing: raise ValueError(f"the run {run.dir} has no {missing[0]}; it has {', '.join(n for n in NETWORKS if getattr(run.nets, n) is not None)}")
-    return halved(parts)
+    if missing:
+        raise ValueError(
+            f"the run {run.dir} has no {missing[0]}; it has {', '.join(n for n in NETWORKS if getattr(run.nets, n) is not None)}"
+        )
+    return to_bf16(parts)
 
 # %% ../nbs/13_pretrained.ipynb #17885090
 def measured_with(run: Run, rows) -> list:
@@ -33,24 +49,46 @@ def measured_with(run: Run, rows) -> list:
     mine = about(run) | dict(dataset=run.record["data"]["name"], model=run.config.model, seed=str(run.config.seed))
     return [row for row in rows if mine.items() <= row.items()]
 
+
 def card(run: Run, record: dict, measured) -> str:
     "Model card (Markdown) of an exported `run`: data, settings, seed, hash, and the results rows `measured` with it (when, the `record` says)"
     c, data = run.config, record["data"]
-    table = ["| figure | claim | metric | value | n | extractor |", "|---|---|---|---|---|---|",
-             *[f"| {' | '.join(row[k] for k in ('figure', 'claim', 'metric', 'value', 'n', 'extractor'))} |" for row in measured]]
-    given = Config.from_dict(c.to_dict() | dict(recipe="paper")).given           # what differs from the paper's settings, by a recipe or by hand
-    typed = ", ".join(f"{k} {v}" for k, v in given.items() if k not in ("dataset", "recipe", "device", "run_dir", "out_dir", "publish"))
-    lines = [f"# {c.model} on {data['name']}, condition {c.condition}", "",
-             f"Trained on {data['n_train']:,} images ({data['caveat'] or 'the published training set'}), fingerprint `{data['fingerprint'][:16]}`.",
-             f"{record['steps']:,} steps of {c.batch_size}, width {c.width:g}, codes of {c.code_dim}, seed {c.seed}; given: {typed}. All settings stand in `record.json`.",
-             f"Holds {', '.join(record['holds'])} (bfloat16, dec and CG averaged); sha256 of `weights.safetensors`: `{record['weights_sha256']}`.", "",
-             f"Measured {record.get('measured', 'before the weights were rounded')}:" if measured else "Nothing was measured with it yet.", "", *(table if measured else [])]
+    table = [
+        "| figure | claim | metric | value | n | extractor |",
+        "|---|---|---|---|---|---|",
+        *[
+            f"| {' | '.join(row[k] for k in ('figure', 'claim', 'metric', 'value', 'n', 'extractor'))} |"
+            for row in measured
+        ],
+    ]
+    given = Config.from_dict(
+        c.to_dict() | dict(recipe="paper")
+    ).given  # what differs from the paper's settings, by a recipe or by hand
+    typed = ", ".join(
+        f"{k} {v}"
+        for k, v in given.items()
+        if k not in ("dataset", "recipe", "device", "run_dir", "out_dir", "publish")
+    )
+    lines = [
+        f"# {c.model} on {data['name']}, condition {c.condition}",
+        "",
+        f"Trained on {data['n_train']:,} images ({data['caveat'] or 'the published training set'}), fingerprint `{data['fingerprint'][:16]}`.",
+        f"{record['steps']:,} steps of {c.batch_size}, width {c.width:g}, codes of {c.code_dim}, seed {c.seed}; given: {typed}. All settings stand in `record.json`.",
+        f"Holds {', '.join(record['holds'])} (bfloat16, dec and CG averaged); sha256 of `weights.safetensors`: `{record['weights_sha256']}`.",
+        "",
+        f"Measured {record.get('measured', 'before the weights were rounded')}:"
+        if measured
+        else "Nothing was measured with it yet.",
+        "",
+        *(table if measured else []),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 # %% ../nbs/13_pretrained.ipynb #f6ad29e0
 def short_film(path) -> bytes:
     "The filmstrip of a run with the first 20 images of each frame, which are those that the notebooks show"
-    with np.load(path) as film: return npz(list(torch.from_numpy(film["frames"][:, :20])), film["steps"])
+    with np.load(path) as film:
+        return npz(list(torch.from_numpy(film["frames"][:, :20])), film["steps"])
 
 # %% ../nbs/13_pretrained.ipynb #b684e069
 def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:
@@ -58,18 +96,24 @@ def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:
     a model card; `runs.load` and `run_dir` take it.
 
     ValueError: the run is not complete, was made small itself, or has no such network, or `folder` is that of a run; OSError where it cannot be written."""
-    if not run.complete: raise ValueError(f"the run {run.dir} is at step {run.step} of {run.record['steps']}; train it to its end first")
-    if "holds" in run.record: raise ValueError(f"{run.dir} is an export itself; copy it, or export the run it was made from")
+    if not run.complete:
+        raise ValueError(f"the run {run.dir} is at step {run.step} of {run.record['steps']}; train it to its end first")
+    if "holds" in run.record:
+        raise ValueError(f"{run.dir} is an export itself; copy it, or export the run it was made from")
     folder = Path(folder)
-    if "holds" not in (read_record(folder) or dict(holds=[])): raise ValueError(f"{folder} is the folder of a run, whose weights an export would replace; give another folder")
+    if "holds" not in (read_record(folder) or dict(holds=[])):
+        raise ValueError(f"{folder} is the folder of a run, whose weights an export would replace; give another folder")
     payload = safetensors.torch.save(small_weights(run, names))
     folder.mkdir(parents=True, exist_ok=True)
     record = run.record | dict(holds=list(names), weights_sha256=hashlib.sha256(payload).hexdigest())
     write_atomic(folder / "weights.safetensors", payload)
     for name in ("history.csv", "evaluations.csv"):
-        if (run.dir / name).exists(): write_atomic(folder / name, (run.dir / name).read_bytes())
-    if (run.dir / "filmstrip.npz").exists(): write_atomic(folder / "filmstrip.npz", short_film(run.dir / "filmstrip.npz"))
-    if measured := measured_with(run, rows): write_csv(folder / "results.csv", measured)
+        if (run.dir / name).exists():
+            write_atomic(folder / name, (run.dir / name).read_bytes())
+    if (run.dir / "filmstrip.npz").exists():
+        write_atomic(folder / "filmstrip.npz", short_film(run.dir / "filmstrip.npz"))
+    if measured := measured_with(run, rows):
+        write_csv(folder / "results.csv", measured)
     write_atomic(folder / "README.md", card(run, record, measured).encode("utf-8"))
     write_record(folder, record)
     return folder
@@ -82,20 +126,30 @@ def settle_folder(folder, rows=()) -> Path:
 
     ValueError where the run is not complete."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")                      # that it draws through mixed statistics is known
+        warnings.simplefilter("ignore")  # that it draws through mixed statistics is known
         run = load(folder, "cpu")
-    if not run.complete: raise ValueError(f"the run {run.dir} is at step {run.step} of {run.record['steps']}; an incomplete run is settled whenever it is loaded")
+    if not run.complete:
+        raise ValueError(
+            f"the run {run.dir} is at step {run.step} of {run.record['steps']}; an incomplete run is settled whenever it is loaded"
+        )
     sentences = sentences_of(run).data.s_train if run.config.condition == "text" else None
-    settle_prior(run.nets, run.config, run.record["data"]["condition_dim"], sentences=sentences)
+    recompute_prior_stats(run.nets, run.config, run.record["data"]["condition_dim"], sentences=sentences)
     small = "holds" in run.record
-    weights = small_weights(run, run.record["holds"]) if small else {k: v.contiguous() for k, v in run.nets.state_dict().items()}
+    weights = (
+        small_weights(run, run.record["holds"])
+        if small
+        else {k: v.contiguous() for k, v in run.nets.state_dict().items()}
+    )
     payload = safetensors.torch.save(weights, metadata={"format": "pt"})
-    record = run.record | dict(statistics="own", measured="with these weights", weights_sha256=hashlib.sha256(payload).hexdigest())
+    record = run.record | dict(
+        statistics="own", measured="with these weights", weights_sha256=hashlib.sha256(payload).hexdigest()
+    )
     write_atomic(run.dir / "weights.safetensors", payload)
     write_record(run.dir, record)
     if small:
         (run.dir / "results.csv").unlink(missing_ok=True)
         measured = [row for row in measured_with(run, rows) if row["statistics"] != "mixed"]
-        if measured: write_csv(run.dir / "results.csv", measured)
+        if measured:
+            write_csv(run.dir / "results.csv", measured)
         write_atomic(run.dir / "README.md", card(run, record, measured).encode("utf-8"))
     return run.dir

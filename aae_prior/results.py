@@ -39,8 +39,13 @@ def about(run):
     """The cells of a row that describe the run behind a number: epochs, hardware, wall time, and with which batch-normalisation
     `statistics` its images are drawn, own or mixed"""
     last, sitting = run.history[-1], run.record["sittings"][-1]
-    return dict(epochs=f"{last['epoch']:.3g}", hardware=f"{sitting['device_name']}, {sitting['threads']} threads",
-                wall_time=f"{run.record['wall_seconds']:.0f} s", statistics=run.record.get("statistics", "mixed"))
+    return dict(
+        epochs=f"{last['epoch']:.3g}",
+        hardware=f"{sitting['device_name']}, {sitting['threads']} threads",
+        wall_time=f"{run.record['wall_seconds']:.0f} s",
+        statistics=run.record.get("statistics", "mixed"),
+    )
+
 
 def judge_of(classifier):
     "The column `judge` of a row: the first 12 hex digits of the hash of the classifier behind a number, '' where it has none"
@@ -50,17 +55,23 @@ def judge_of(classifier):
 def beyond(config):
     "What `config` adds to the paper's method, as the beginning of a sentence for a caption; '' where nothing"
     c = config
-    found = [f"Q learns to sort real images without their labels (`consistency` {c.consistency:g}, the first {c.cluster_steps:,} updates by itself) in place of generated ones"] * bool(c.consistency)
+    found = [
+        f"Q learns to sort real images without their labels (`consistency` {c.consistency:g}, the first {c.cluster_steps:,} updates by itself) in place of generated ones"
+    ] * bool(c.consistency)
     found += ["D_I sees every image shifted, brightened and with a patch (`augment`)"] * c.augment
     found += ["the discriminators have hinge losses"] * (c.gan_loss == "hinge")
     found += [f"D_I pays the R1 penalty (`r1` {c.r1:g})"] * bool(c.r1)
     found += ["D_I and D_C are normalised spectrally (`spectral_norm`)"] * c.spectral_norm
     text = f"{', and '.join(found)}, which is beyond the paper; " if found else ""
     text += f"D_I is wider than the rest (`width_D_I` {c.width_D_I:g}); " * (c.width_D_I > c.width)
-    return text + f"learning rates fall to 0 over the last {c.lr_decay:.0%} of the run (`lr_decay`); " * bool(c.lr_decay)
+    return text + f"learning rates fall to 0 over the last {c.lr_decay:.0%} of the run (`lr_decay`); " * bool(
+        c.lr_decay
+    )
 
 # %% ../nbs/10_results.ipynb #e82c27e2
-HEALTHY = dict(acc_D_C=(.5, .95), acc_D_I=(.5, .9), diversity=(.5, 1.3), diversity_min=(.3, 1.6), usage_entropy=(.9, 1))
+HEALTHY = dict(
+    acc_D_C=(0.5, 0.95), acc_D_I=(0.5, 0.9), diversity=(0.5, 1.3), diversity_min=(0.3, 1.6), usage_entropy=(0.9, 1)
+)
 
 # %% ../nbs/10_results.ipynb #ae576304
 def show_training(runs):
@@ -68,27 +79,47 @@ def show_training(runs):
     for name, run in runs.items():
         display(loss_curves(run.history, title=name))
         seen = {column: span for column, span in HEALTHY.items() if column in run.evaluations[-1]}
-        display(collapse_panel(run.evaluations, seen, title=f"{name}: indicators of collapse, shaded where all is well"))
-        display(filmstrip({step: images[:20] for step, images in run.frames.items()}, title=f"{name}: the same noise through training"))
-        display(Markdown(f"<details><summary>Record of {name}</summary>\n\n```json\n{json.dumps(run.record, indent=1)}\n```\n\n</details>"))
+        display(
+            collapse_panel(run.evaluations, seen, title=f"{name}: indicators of collapse, shaded where all is well")
+        )
+        display(
+            filmstrip(
+                {step: images[:20] for step, images in run.frames.items()},
+                title=f"{name}: the same noise through training",
+            )
+        )
+        display(
+            Markdown(
+                f"<details><summary>Record of {name}</summary>\n\n```json\n{json.dumps(run.record, indent=1)}\n```\n\n</details>"
+            )
+        )
 
 # %% ../nbs/10_results.ipynb #23526dca
 def stop_without(data, what):
     "End the notebook here, in words and without an error, where `data` (`runs.data_of`) has no images for `what`; else nothing happens."
-    if isinstance(data, Data): return
-    display(Markdown(f"**The notebook ends here.** {what} need the images of {data.name}, which are not at hand: put {data.name}.npz into the data folder "
-                     "(`AAE_PRIOR_DATA`), or train once, which downloads them. What was measured when these weights were made stands in README.md beside them."))
+    if isinstance(data, Data):
+        return
+    display(
+        Markdown(
+            f"**The notebook ends here.** {what} need the images of {data.name}, which are not at hand: put {data.name}.npz into the data folder "
+            "(`AAE_PRIOR_DATA`), or train once, which downloads them. What was measured when these weights were made stands in README.md beside them."
+        )
+    )
     raise SystemExit(0)
 
 # %% ../nbs/10_results.ipynb #ac68847e
-HEADER = ("figure claim dataset model metric value seed spread n extractor judge statistics preset epochs hardware "
-          "wall_time command paper authors_repo").split()
+HEADER = (
+    "figure claim dataset model metric value seed spread n extractor judge statistics preset epochs hardware "
+    "wall_time command paper authors_repo"
+).split()
 TOPIC = ("figure", "claim", "dataset", "model", "metric", "extractor", "preset")
 KEY = (*TOPIC, "seed")
+
 
 def topic_of(row):
     "What a row is about, whatever its seed. A classifier's accuracy, in parentheses, tells no two extractors apart"
     return tuple(str(row[k]).split(" (")[0] if k == "extractor" else str(row[k]) for k in TOPIC)
+
 
 def key_of(row):
     "What a newer row must share to replace this one: its topic and its seed"
@@ -98,6 +129,7 @@ def key_of(row):
 def seeds_of(row):
     "The seeds (texts) behind a row: one, or several where it is a mean whose single values were not kept"
     return str(row["seed"]).split(";")
+
 
 def single(rows):
     "Of `rows` of one topic those that count: rows of one seed, or, where there are none, the newest mean of several"
@@ -111,20 +143,32 @@ def given_in(row):
     pairs = (part.partition("=") for part in given.pop("overrides", "").split(",") if part.strip())
     return given | {name.strip(): value.strip() for name, _, value in pairs}
 
+
 def training_of(row):
     "What the seeds of one mean share beside their topic: statistics, epochs and the settings of the training that were given"
-    fields, elsewhere = Config.__dataclass_fields__, ("dataset", "model", "seed", "precision")     # precision is the machine's business
-    given = {name: text for name, text in given_in(row).items() if name not in elsewhere and (name == "recipe" or name in fields and fields[name].metadata["trains"])}
+    fields, elsewhere = (
+        Config.__dataclass_fields__,
+        ("dataset", "model", "seed", "precision"),
+    )  # precision is the machine's business
+    given = {
+        name: text
+        for name, text in given_in(row).items()
+        if name not in elsewhere and (name == "recipe" or name in fields and fields[name].metadata["trains"])
+    }
     return row["statistics"], row["epochs"], given
 
 # %% ../nbs/10_results.ipynb #7a3192cb
 def read_rows(path):
     "Rows (dicts by `HEADER`) of a results file, [] when there is none; ValueError for another header"
     path = Path(path)
-    if not path.exists(): return []
+    if not path.exists():
+        return []
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames != HEADER: raise ValueError(f"{path}: its header is not that of a results file of this version, which is {','.join(HEADER)}; move the file away")
+        if reader.fieldnames != HEADER:
+            raise ValueError(
+                f"{path}: its header is not that of a results file of this version, which is {','.join(HEADER)}; move the file away"
+            )
         return list(reader)
 
 # %% ../nbs/10_results.ipynb #812a8be1
@@ -136,9 +180,13 @@ def merge_rows(path, rows):
     path, text = Path(path), io.StringIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     new, training = {key_of(row): row for row in rows}, {topic_of(row): training_of(row) for row in rows}
+
     def stays(row):
         topic = topic_of(row)
-        return topic not in training or (key_of(row) not in new and len(seeds_of(row)) == 1 and training_of(row) == training[topic])
+        return topic not in training or (
+            key_of(row) not in new and len(seeds_of(row)) == 1 and training_of(row) == training[topic]
+        )
+
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
         merged = [row for row in read_rows(path) if stays(row)] + list(new.values())
         writer = csv.DictWriter(text, HEADER, lineterminator="\n")
@@ -150,7 +198,7 @@ def merge_rows(path, rows):
 def over_seeds(rows):
     "(mean, spread, number of seeds) of `rows` that differ in their seed alone; spread: None where it is not known"
     rows = single(rows)
-    if len(rows) == 1:                                    # one seed, or a mean that stands in the file as such
+    if len(rows) == 1:  # one seed, or a mean that stands in the file as such
         [row] = rows
         return float(row["value"]), float(row["spread"]) if row["spread"] else None, len(seeds_of(row))
     values = [float(row["value"]) for row in rows]
@@ -162,33 +210,46 @@ def mean_row(rows):
     words in the place of numbers as well; the command is that of the first seed"""
     rows = sorted(single(rows), key=lambda row: [int(seed or 0) for seed in seeds_of(row)])
     row = {name: "; ".join(dict.fromkeys(str(r[name]) for r in rows)) for name in rows[0]}
-    row |= dict(seed=";".join(str(r["seed"]) for r in rows), seeds=str(sum(len(seeds_of(r)) for r in rows)), command=rows[0]["command"])
-    if len(rows) == 1: return row
-    try: mean, spread, _ = over_seeds(rows)
-    except ValueError: return row
+    row |= dict(
+        seed=";".join(str(r["seed"]) for r in rows),
+        seeds=str(sum(len(seeds_of(r)) for r in rows)),
+        command=rows[0]["command"],
+    )
+    if len(rows) == 1:
+        return row
+    try:
+        mean, spread, _ = over_seeds(rows)
+    except ValueError:
+        return row
     return row | dict(value=f"{mean:.4g}", spread=f"{spread:.2g}")
+
 
 def means(rows):
     "`rows` as they are shown: one `mean_row` for each `topic_of`; of several with the same `key_of` the newest counts"
     groups = {}
-    for row in {key_of(row): row for row in rows}.values(): groups.setdefault(topic_of(row), []).append(row)
+    for row in {key_of(row): row for row in rows}.values():
+        groups.setdefault(topic_of(row), []).append(row)
     return [mean_row(group) for group in groups.values()]
 
 # %% ../nbs/10_results.ipynb #6a5361f5
 def word(value):
     "A parameter's `value` as one types it: true and false in small letters, lists with commas"
-    if isinstance(value, list): return ",".join(map(word, value))
+    if isinstance(value, list):
+        return ",".join(map(word, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
 
 def command(notebook, config, fixed=("condition",), extra={}):
     """The papermill command that repeats a notebook's run of `config` and its `extra` parameters: what was given, less what the notebook fixes itself.
     Settings that are not among the `PARAMETERS` of most notebooks go by `overrides`."""
     given = {name: value for name, value in config.given.items() if name not in (*fixed, "out_dir")}
-    if config.run_dir: given["run_dir"] = Path(config.run_dir).name            # where it lies is this machine's business
+    if config.run_dir:
+        given["run_dir"] = Path(config.run_dir).name  # where it lies is this machine's business
     typed = {name: value for name, value in given.items() if name in PARAMETERS}
     typed |= {name: value for name, value in extra.items() if value is not None}
     overrides = ", ".join(f"{name}={word(value)}" for name, value in given.items() if name not in PARAMETERS)
-    if overrides: typed["overrides"] = overrides
+    if overrides:
+        typed["overrides"] = overrides
     words = [w for name, value in typed.items() for w in ("-p", name, word(value))]
     return shlex.join(["papermill", f"nbs/{notebook}.ipynb", f"out/{notebook}.ipynb", *words])
 
@@ -201,12 +262,14 @@ def preset_and_seed(config):
 # %% ../nbs/10_results.ipynb #6769905b
 class _Files:
     "Pictures and tables of a notebook."
+
     def __init__(self, notebook, config, figure, dataset=None, extra={}):
         self.notebook, self.config, self.figure, self.rows, self.root = notebook, config, figure, [], project_root()
         self.folder = Path(config.out_dir).expanduser().absolute() if config.out_dir else self.root / "out" / notebook
         self.dataset, self.extra = dataset or Path(config.dataset).stem, extra
         self.preset, self.seed = preset_and_seed(config)
-        if config.publish and self.preset == "smoke": refuse("publish", True, "the run in run_dir is of preset smoke, which is no result")
+        if config.publish and self.preset == "smoke":
+            refuse("publish", True, "the run in run_dir is of preset smoke, which is no result")
         self.command = self.command_of(config.seed)
 
     def command_of(self, seed):
@@ -215,12 +278,15 @@ class _Files:
 
     def published(self, path):
         "`path` itself, copied into figures/ when published"
-        if self.config.publish: shutil.copyfile(path, self.root / "figures" / path.name)
+        if self.config.publish:
+            shutil.copyfile(path, self.root / "figures" / path.name)
         return path
 
     def picture(self, fig, name=""):
         "Save `fig` as <notebook>_<dataset>[_name].png; returns its path"
-        return self.published(save(fig, self.folder / f"{'_'.join(filter(None, [self.notebook, self.dataset, name]))}.png"))
+        return self.published(
+            save(fig, self.folder / f"{'_'.join(filter(None, [self.notebook, self.dataset, name]))}.png")
+        )
 
     def text(self, markdown, name):
         "Write `markdown` to <name>_<dataset>.md; returns its path"
@@ -232,21 +298,31 @@ class _Files:
 # %% ../nbs/10_results.ipynb #42b81e69
 class Results(_Files):
     "Pictures, tables and rows of the paper notebook `notebook` under `config`; nothing outside its own folder until `publish`"
+
     def row(self, model, metric, value, seed=None, **cells):
         "Add one number, of the notebook's own seed unless `seed` is given; further columns of `HEADER` by name. Values are rounded to four digits"
-        facts = dict(figure=self.figure, dataset=self.dataset, seed=self.seed if seed is None else seed, preset=self.preset, hardware=cpu_model(),
-                     command=self.command if seed in (None, self.seed) else self.command_of(seed))
+        facts = dict(
+            figure=self.figure,
+            dataset=self.dataset,
+            seed=self.seed if seed is None else seed,
+            preset=self.preset,
+            hardware=cpu_model(),
+            command=self.command if seed in (None, self.seed) else self.command_of(seed),
+        )
         row = dict.fromkeys(HEADER, "") | facts | dict(model=model, metric=metric, value=value) | cells
         self.rows.append({k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()})
 
     def write(self):
         "Write the rows to the notebook's results.csv, and to figures/results.csv when published"
         merge_rows(self.folder / "results.csv", self.rows)
-        if self.config.publish: merge_rows(self.root / "figures" / "results.csv", self.rows)
+        if self.config.publish:
+            merge_rows(self.root / "figures" / "results.csv", self.rows)
         return self.folder / "results.csv"
 
 # %% ../nbs/10_results.ipynb #c254a389
-def results_table(path, columns=("figure", "claim", "dataset", "model", "metric", "value", "spread", "seeds", "n", "preset", "paper")):
+def results_table(
+    path, columns=("figure", "claim", "dataset", "model", "metric", "value", "spread", "seeds", "n", "preset", "paper")
+):
     "The rows of a results file, over seeds, as a Markdown table of `columns`"
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return "\n".join(lines + ["| " + " | ".join(row[c] for c in columns) + " |" for row in means(read_rows(path))])
@@ -257,6 +333,7 @@ def notebook_of(row):
     named = re.search(r"nbs/(\w+)\.ipynb", row["command"])
     return named[1] if named else ""
 
+
 def drawn_by(picture, notebooks):
     "(notebook, what follows its name: data set and perhaps more) of a published `picture`, by the longest of the names `notebooks`"
     stem = Path(picture).stem
@@ -264,9 +341,18 @@ def drawn_by(picture, notebooks):
     return name, stem.removeprefix(name).lstrip("_")
 
 # %% ../nbs/10_results.ipynb #a5ba923a
-HEADLINES = {"5": ("sharpness_ratio", "fid"), "6": ("fid",), "9": ("knn_purity", "silhouette"), "11": ("clustering_accuracy", "purity", "diversity"),
-             "12": ("two_sample_accuracy", "knn_purity"), "Table 1": ("inception_score",),
-             "authors' pictures": ("label_consistency", "purity", "inception_score"), "ablations": (), "stability": ()}       # of the others all
+HEADLINES = {
+    "5": ("sharpness_ratio", "fid"),
+    "6": ("fid",),
+    "9": ("knn_purity", "silhouette"),
+    "11": ("clustering_accuracy", "purity", "diversity"),
+    "12": ("two_sample_accuracy", "knn_purity"),
+    "Table 1": ("inception_score",),
+    "authors' pictures": ("label_consistency", "purity", "inception_score"),
+    "ablations": (),
+    "stability": (),
+}  # of the others all
+
 
 def numbers(rows):
     "The headline numbers of `rows`, over seeds and with their spread where there are several, model by model, as one sentence each"
@@ -283,8 +369,11 @@ def numbers(rows):
 def caption(name, dataset, rows):
     "Markdown below a picture that notebook `name` drew of `dataset`: preset, seeds, numbers and command from those of `rows` that are its own; '' without any"
     mine = [row for row in rows if notebook_of(row) == name and row["dataset"] == dataset]
-    if not mine: return ""
-    mine = means([row for row in mine if row["preset"] == mine[-1]["preset"]])   # one preset: that of the rows that came last into the file
+    if not mine:
+        return ""
+    mine = means(
+        [row for row in mine if row["preset"] == mine[-1]["preset"]]
+    )  # one preset: that of the rows that came last into the file
     seeds = max(int(row["seeds"]) for row in mine)
     epochs = next((f", {row['epochs']} epochs" for row in mine if row["epochs"]), "")
     about = f"*{dataset}*, preset {mine[-1]['preset']}{epochs}" + f", {seeds} seeds" * (seeds > 1) + "."
@@ -293,8 +382,13 @@ def caption(name, dataset, rows):
 # %% ../nbs/10_results.ipynb #c84fef8d
 def title_of(notebook):
     "The heading of a notebook file"
-    texts = ["".join(c["source"]) for c in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
+    texts = [
+        "".join(c["source"])
+        for c in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "markdown"
+    ]
     return texts[0].splitlines()[0].lstrip("# ")
+
 
 def figure_order(path):
     "Sorts names by the numbers in them: fig5 before fig10, figures before tables"
@@ -303,13 +397,21 @@ def figure_order(path):
 # %% ../nbs/10_results.ipynb #aad6b713
 def gallery(figures, notebooks, link="../figures"):
     "Markdown: every picture of the folder `figures`, below the title of the notebook (of the folder `notebooks`) that drew it, with its caption"
-    names, rows, groups = [p.stem for p in Path(notebooks).glob("*.ipynb")], read_rows(Path(figures) / "results.csv"), {}
+    names, rows, groups = (
+        [p.stem for p in Path(notebooks).glob("*.ipynb")],
+        read_rows(Path(figures) / "results.csv"),
+        {},
+    )
     for path in sorted(Path(figures).glob("*.png"), key=figure_order):
         name, rest = drawn_by(path, names)
         groups.setdefault(name, []).append((path, rest))
     parts = []
     for name, pictures in groups.items():
         parts.append(f"### [{title_of(Path(notebooks) / f'{name}.ipynb')}]({name}.ipynb)")
-        if not any(notebook_of(row) == name for row in rows): parts.append(f"`papermill nbs/{name}.ipynb out/{name}.ipynb`")
-        parts += [f"![{path.stem.replace('_', ' ')}]({link}/{path.name}){caption(name, rest, rows)}" for path, rest in pictures]
+        if not any(notebook_of(row) == name for row in rows):
+            parts.append(f"`papermill nbs/{name}.ipynb out/{name}.ipynb`")
+        parts += [
+            f"![{path.stem.replace('_', ' ')}]({link}/{path.name}){caption(name, rest, rows)}"
+            for path, rest in pictures
+        ]
     return "\n\n".join(parts)

@@ -8,7 +8,7 @@ __all__ = ['TRAINS', 'NETWORKS', 'project_root', 'runs_root', 'run_folder', 'des
            'write_csv', 'read_csv', 'rows_per_epoch', 'row_ends', 'Mean', 'Diverged', 'largest_weights', 'Watch',
            'evaluation_inputs', 'real_distances', 'usage', 'indicators', 'signs', 'Session', 'advance', 'stamp',
            'settle', 'evaluate', 'digest', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'newest_checkpoint',
-           'last_good', 'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'halved',
+           'last_good', 'peak_memory', 'sitting', 'describe', 'read_record', 'write_record', 'npz', 'save', 'to_bf16',
            'keep_snapshot', 'finish', 'is_interactive', 'losses_line', 'Silence', 'Bar', 'Lines', 'clear_temporary',
            'fixed_precision', 'resume', 'begin', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only',
            'with_average', 'load', 'statistics_of', 'as_trained', 'data_of', 'sentences_of', 'drawing', 'chosen_run']
@@ -44,15 +44,38 @@ from .config import Config, record as environment, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
-from .training import (AT_THE_END, DISCRETE, ON_THE_WAY, Networks, autocast, build, classify, condition_dim, conditions_of, draw, fastest_precision, first_clusters, generate, generator, keep_freed_memory,
-                                optimisers, settle_images, settle_prior, slow_down, step, steps_per_epoch)
+from aae_prior.training import (
+    AT_THE_END,
+    DISCRETE,
+    ON_THE_WAY,
+    Networks,
+    autocast,
+    build,
+    classify,
+    condition_dim,
+    conditions_of,
+    draw,
+    fastest_precision,
+    pretrain_Q,
+    generate,
+    generator,
+    keep_freed_memory,
+    optimisers,
+    recompute_image_stats,
+    recompute_prior_stats,
+    set_learning_rates,
+    step,
+    steps_per_epoch,
+)
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:
     "The checkout this package is used from, else the nearest folder upwards with a settings.ini, else the current folder."
     for folder in (Path(aae_prior.__file__).parent.parent, Path.cwd(), *Path.cwd().parents):
-        if (folder / "settings.ini").is_file(): return folder
+        if (folder / "settings.ini").is_file():
+            return folder
     return Path.cwd()
+
 
 def runs_root() -> Path:
     "Folder of all runs: $AAE_PRIOR_RUNS, else <project root>/out/runs."
@@ -62,12 +85,17 @@ def runs_root() -> Path:
 def run_folder(config: Config, data: Data, root=None) -> Path:
     "The folder of the run of `config` on prepared `data`: <dataset>-<condition>-<model>-<hash>, under `root` or `runs_root()`."
     name = re.sub(r"[^A-Za-z0-9_]+", "_", data.name)
-    return Path(root or runs_root()).expanduser().absolute() / f"{name}-{config.condition}-{config.model}-{config.training_key(data.fingerprint)}"
+    return (
+        Path(root or runs_root()).expanduser().absolute()
+        / f"{name}-{config.condition}-{config.model}-{config.training_key(data.fingerprint)}"
+    )
 
 # %% ../nbs/08_runs.ipynb #f7923cef
 def described(config: Config, data: Data) -> Described:
     "The data set that `config` names with sentences as conditions, and their encoder. Errors as `text.with_sentences`."
-    return with_sentences(data, config.dataset, config.captions, config.encoder, config.text_steps, runs_root() / "encoders")
+    return with_sentences(
+        data, config.dataset, config.captions, config.encoder, config.text_steps, runs_root() / "encoders"
+    )
 
 # %% ../nbs/08_runs.ipynb #6aeee3bf
 def prepare(config: Config, data: Data = None) -> Data:
@@ -76,13 +104,19 @@ def prepare(config: Config, data: Data = None) -> Data:
     ValueError where the data cannot be trained on as `config` wants: too few images, another size, no sentences, no room for noise."""
     if data is None:
         data = load_data(config.dataset, size=config.size)
-        if config.condition == "text": data = described(config, data).data
+        if config.condition == "text":
+            data = described(config, data).data
     if data.size != config.size:
-        raise ValueError(f"size = {config.size}: the images of {data.name} are {data.size} x {data.size}; give size {data.size}, or load the data with size={config.size}")
+        raise ValueError(
+            f"size = {config.size}: the images of {data.name} are {data.size} x {data.size}; give size {data.size}, or load the data with size={config.size}"
+        )
     if config.condition == "text" and data.s_train is None:
-        raise ValueError(f"condition = 'text': {data.name} has no sentence codes; give data that has them (data.with_condition)")
+        raise ValueError(
+            f"condition = 'text': {data.name} has no sentence codes; give data that has them (data.with_condition)"
+        )
     config.check_data(len(data), data.channels, data.classes, 0 if data.s_train is None else data.s_train.shape[-1])
-    if config.n_train and config.n_train < len(data): data = data.subset(config.n_train, config.seed)
+    if config.n_train and config.n_train < len(data):
+        data = data.subset(config.n_train, config.seed)
     return data.labelled() if config.condition == "label" else data
 
 # %% ../nbs/08_runs.ipynb #dd862223
@@ -90,6 +124,7 @@ def judges_folder() -> Path:
     """Folder of the classifiers that come with the checkout: <project root>/pretrained/judges. Installed without a
     checkout, there is none."""
     return project_root() / "pretrained" / "judges"
+
 
 def classifier_of(data: Data, root=None) -> Classifier:
     """The classifier of the images of `data`: the one in `judges_folder()` if there is one of these data, else trained
@@ -104,19 +139,26 @@ def classifier_of(data: Data, root=None) -> Classifier:
 class CannotWrite(OSError):
     "A file of a run could not be written (disk full, folder read-only, ...); what was there before is untouched."
 
+
 @contextmanager
 def writing(path):
     "Turn the operating system's refusal to write into one line."
-    try: yield
-    except OSError as error: raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from None
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from None
 
 # %% ../nbs/08_runs.ipynb #61dcc7e0
 def sync_folder(folder):
     "Force a rename in `folder` to the disk (where the system lets a folder be opened)."
-    if not hasattr(os, "O_DIRECTORY"): return
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     handle = os.open(folder, os.O_DIRECTORY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
 
 def write_atomic(path, payload: bytes):
     "`payload` is in the file `path` as a whole, or, with CannotWrite, what was there before is."
@@ -131,11 +173,13 @@ def write_atomic(path, payload: bytes):
             os.replace(temporary, path)
             sync_folder(path.parent)
         finally:
-            with suppress(OSError): temporary.unlink()
+            with suppress(OSError):
+                temporary.unlink()
 
 # %% ../nbs/08_runs.ipynb #ea00370c
 class RunLocked(RuntimeError):
     "Another process is training this run."
+
 
 @contextmanager
 def locked(folder: Path):
@@ -145,15 +189,21 @@ def locked(folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise RunLocked(f"another process is training the run {folder}; wait for it, or train another one (another seed, say)") from None
-    except OSError as error: raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from None
-    try: yield folder
-    finally: lock.release()
+        raise RunLocked(
+            f"another process is training the run {folder}; wait for it, or train another one (another seed, say)"
+        ) from None
+    except OSError as error:
+        raise CannotWrite(f"cannot write {folder}: {error.strerror or error}") from None
+    try:
+        yield folder
+    finally:
+        lock.release()
 
 # %% ../nbs/08_runs.ipynb #99d221ca
 def rounded(values: dict) -> dict:
     "Floats to six significant digits, all else as it is."
     return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
+
 
 def write_csv(path, rows: list):
     "A list of dicts as a table."
@@ -164,13 +214,19 @@ def write_csv(path, rows: list):
     table.writerows(rows)
     write_atomic(path, text.getvalue().encode())
 
+
 def read_csv(path) -> list:
     "The table as a list of dicts; what looks like a number is one, an empty cell is left out; [] where there is no file."
+
     def value(text):
-        with suppress(ValueError): return int(text)
-        with suppress(ValueError): return float(text)
+        with suppress(ValueError):
+            return int(text)
+        with suppress(ValueError):
+            return float(text)
         return text
-    if not path.is_file(): return []
+
+    if not path.is_file():
+        return []
     with open(path, newline="", encoding="utf-8") as file:
         return [{k: value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
@@ -180,6 +236,7 @@ def rows_per_epoch(steps: int, per_epoch: int) -> Fraction:
     epochs = Fraction(steps, per_epoch)
     return Fraction(1, math.ceil(epochs / 100)) if epochs > 200 else Fraction(math.ceil(10 / epochs))
 
+
 def row_ends(i: int, steps: int, per_epoch: int) -> bool:
     "Whether a row ends with step i = 1 .. `steps`."
     rate = rows_per_epoch(steps, per_epoch) / per_epoch
@@ -188,7 +245,9 @@ def row_ends(i: int, steps: int, per_epoch: int) -> bool:
 # %% ../nbs/08_runs.ipynb #008ebc5b
 class Mean:
     "Mean of a vector of losses over steps."
-    def __init__(self, total=None, count=0): self.total, self.count = total, count
+
+    def __init__(self, total=None, count=0):
+        self.total, self.count = total, count
 
     def add(self, values):
         self.total = values.clone() if self.total is None else self.total + values
@@ -204,8 +263,10 @@ class Mean:
 class Diverged(ArithmeticError):
     "A loss or a parameter is no longer a finite number."
 
+
 TRAINS = dict(L_D_C="D_C", L_GAN_C="enc", L_rec="enc and dec", L_D_I="D_I", L_GAN_I="dec and CG", L_MI="Q, dec and CG")
 NETWORKS = ("enc", "dec", "CG", "D_I", "D_C")
+
 
 def largest_weights(nets: Networks) -> dict:
     "The largest absolute parameter of each trained network (NaN or infinite if any is), as 0-dim tensors."
@@ -215,31 +276,48 @@ def largest_weights(nets: Networks) -> dict:
 # %% ../nbs/08_runs.ipynb #725fbf8d
 class Watch:
     "Remembers, on the device, the first step at which each watched number was not finite."
-    def __init__(self): self.names, self.first = [], None
+
+    def __init__(self):
+        self.names, self.first = [], None
 
     def look(self, numbers: dict, i: int):
         "`numbers`: name -> 0-dim tensor, after step i."
         values = torch.stack([v.detach().float() for v in numbers.values()])
-        if self.first is None: self.names, self.first = list(numbers), torch.full_like(values, math.inf)
+        if self.first is None:
+            self.names, self.first = list(numbers), torch.full_like(values, math.inf)
         self.first = torch.where(values.isfinite() | self.first.isfinite(), self.first, float(i))
 
     def check(self, per_epoch: int, where: str):
         "Diverged if something was not finite; `where` says where the last good checkpoint is."
-        if self.first is None or not self.first.isfinite().any(): return
+        if self.first is None or not self.first.isfinite().any():
+            return
         i = int(self.first.min())
         bad = [name for name, first in zip(self.names, self.first.tolist()) if first == i]
         losses, networks = [n for n in bad if n not in NETWORKS], [n for n in bad if n in NETWORKS]
-        what = f"{losses[0]} (it trains {TRAINS[losses[0]]})" if losses and losses[0] in TRAINS else losses[0] if losses else "no loss, but a parameter"
+        what = (
+            f"{losses[0]} (it trains {TRAINS[losses[0]]})"
+            if losses and losses[0] in TRAINS
+            else losses[0]
+            if losses
+            else "no loss, but a parameter"
+        )
         what += f"{', and parameters' * bool(losses)} of {', '.join(networks)}" if networks else ""
-        raise Diverged(f"training diverged at step {i} (epoch {i / per_epoch:.2f}): not finite is {what}; {where}; lower lr or lr_D, or try another seed")
+        raise Diverged(
+            f"training diverged at step {i} (epoch {i / per_epoch:.2f}): not finite is {what}; {where}; lower lr or lr_D, or try another seed"
+        )
 
 # %% ../nbs/08_runs.ipynb #e9be2c4b
 def evaluation_inputs(config: Config, data: Data, rows: int = 8):
     "Fixed inputs of every evaluation, on the CPU: z (n, noise), s (n, k) or None, and the number of columns; row by row."
     k, g = condition_dim(data, config), generator("evaluation", config.seed)
-    if k == 0: return torch.randn(rows * 8, config.noise_length(), generator=g), None, 8
+    if k == 0:
+        return torch.randn(rows * 8, config.noise_length(), generator=g), None, 8
     z = torch.randn(rows, config.noise_length(k), generator=g)
-    s = torch.eye(k) if config.condition in DISCRETE else conditions_of(data, torch.arange(len(data))[:: max(1, len(data) // 8)][:8], g).cpu()
+    s = (
+        torch.eye(k)
+        if config.condition in DISCRETE
+        else conditions_of(data, torch.arange(len(data))[:: max(1, len(data) // 8)][:8], g).cpu()
+    )
     return z.repeat_interleave(len(s), 0), s.repeat(rows, 1), len(s)
 
 # %% ../nbs/08_runs.ipynb #822b18d0
@@ -262,32 +340,51 @@ def usage(nets: Networks, images, s) -> torch.Tensor:
 def indicators(nets: Networks, config: Config, images, s, real: dict) -> dict:
     "Indicators of collapse of generated `images` (rows x columns of `evaluation_inputs`); `real` from `real_distances`."
     row = dict(diversity=mean_pairwise_distance(images.flatten(1)) / real["all"])
-    if config.condition not in DISCRETE: return row
-    within = [mean_pairwise_distance(images[c::s.shape[1]].flatten(1)) / real["within"][c] for c in range(s.shape[1])]
+    if config.condition not in DISCRETE:
+        return row
+    within = [mean_pairwise_distance(images[c :: s.shape[1]].flatten(1)) / real["within"][c] for c in range(s.shape[1])]
     shares = usage(nets, images, s)
-    return row | dict(diversity_min=min(within), least_diverse=within.index(min(within)),
-                      usage_entropy=float(torch.special.entr(shares).sum() / math.log(len(shares))),
-                      usage_min=float(shares.min()), least_used=int(shares.argmin()))
+    return row | dict(
+        diversity_min=min(within),
+        least_diverse=within.index(min(within)),
+        usage_entropy=float(torch.special.entr(shares).sum() / math.log(len(shares))),
+        usage_min=float(shares.min()),
+        least_used=int(shares.argmin()),
+    )
 
 # %% ../nbs/08_runs.ipynb #d7e05171
 def signs(row: dict, k: int) -> dict:
     "What an evaluation looks like: a dict of name -> one sentence; `k` values of a one-hot condition, or 0."
     percent, found = lambda v: f"{100 * v:.0f} %", {}
-    if row["step"] < 300: return found
-    if row["diversity"] < 0.15: found["identical"] = f"samples have become nearly identical: {percent(row['diversity'])} of real data's diversity"
+    if row["step"] < 300:
+        return found
+    if row["diversity"] < 0.15:
+        found["identical"] = (
+            f"samples have become nearly identical: {percent(row['diversity'])} of real data's diversity"
+        )
     elif row.get("diversity_min", 1) < 0.15:
-        found["one picture"] = f"category {row['least_diverse']} draws nearly one picture: {percent(row['diversity_min'])} of real data's diversity"
+        found["one picture"] = (
+            f"category {row['least_diverse']} draws nearly one picture: {percent(row['diversity_min'])} of real data's diversity"
+        )
     if row.get("usage_entropy", 1) < 0.7:
-        found["unused"] = f"some categories are hardly used: Q finds category {row['least_used']} in {percent(row['usage_min'])} of the samples"
+        found["unused"] = (
+            f"some categories are hardly used: Q finds category {row['least_used']} in {percent(row['usage_min'])} of the samples"
+        )
     if k and row.get("mi_bound", math.inf) < 0.1 * math.log(k):
-        found["ignored"] = f"the condition is ignored: the mutual information bound is {row['mi_bound']:.2f} of {math.log(k):.2f} nats"
+        found["ignored"] = (
+            f"the condition is ignored: the mutual information bound is {row['mi_bound']:.2f} of {math.log(k):.2f} nats"
+        )
     for D, side in (("D_I", "generated images from real ones"), ("D_C", "codes of images from codes of the prior")):
-        if row.get(f"acc_{D}", 0) > 0.995: found[D] = f"{D} tells {side} without fail (accuracy {row[f'acc_{D}']:.3f}) and may no longer teach anything"
+        if row.get(f"acc_{D}", 0) > 0.995:
+            found[D] = (
+                f"{D} tells {side} without fail (accuracy {row[f'acc_{D}']:.3f}) and may no longer teach anything"
+            )
     return found
 
 # %% ../nbs/08_runs.ipynb #a1e4d6d8
 class Session:
     "All that changes while a run is trained: networks, optimisers, the step, and what has been logged."
+
     def __init__(self, config: Config, data: Data, device):
         self.config, self.data = config, data.to(device)
         self.nets = build(config, data.channels, condition_dim(data, config), device)
@@ -300,22 +397,26 @@ class Session:
         "What a checkpoint holds: tensors, numbers and texts only."
         means = {k: vars(getattr(self, k)) for k in ("row", "evaluation")}
         logged = {k: getattr(self, k) for k in ("step", "names", "history", "evaluations", "frames")}
-        return dict(nets=self.nets.state_dict(), opts={k: o.state_dict() for k, o in self.opts.items()}, **means, **logged)
+        return dict(
+            nets=self.nets.state_dict(), opts={k: o.state_dict() for k, o in self.opts.items()}, **means, **logged
+        )
 
     def load_state_dict(self, state: dict):
         device = self.data.x_train.device
         self.nets.load_state_dict(with_average(state["nets"]))
-        for name, opt in self.opts.items(): opt.load_state_dict(state["opts"][name])
+        for name, opt in self.opts.items():
+            opt.load_state_dict(state["opts"][name])
         for k in ("row", "evaluation"):
             total, count = state[k]["total"], state[k]["count"]
             setattr(self, k, Mean(None if total is None else total.to(device), count))
-        for k in ("step", "names", "history", "evaluations", "frames"): setattr(self, k, state[k])
+        for k in ("step", "names", "history", "evaluations", "frames"):
+            setattr(self, k, state[k])
 
 # %% ../nbs/08_runs.ipynb #80278d29
 def advance(session: Session, watch: Watch) -> bool:
     "One training step; True where a row of history ended with it."
     batch = draw(session.data, session.config, session.step)
-    slow_down(session.opts, session.config, session.step / session.steps)
+    set_learning_rates(session.opts, session.config, session.step / session.steps)
     losses = step(session.nets, session.opts, batch, session.config)
     session.step += 1
     watch.look(losses | largest_weights(session.nets), session.step)
@@ -329,12 +430,13 @@ def stamp(session: Session) -> dict:
     "Where the run is: the first columns of every table."
     return dict(step=session.step, epoch=round(session.step / session.per_epoch, 4))
 
+
 def settle(session: Session):
     "Statistics of the networks that draw, from the prior: from more batches at the end of a run than on the way."
     config, data = session.config, session.data
     n = AT_THE_END if session.step == session.steps else ON_THE_WAY
     with autocast(config, data.x_train.device):
-        settle_prior(session.nets, config, condition_dim(data, config), n, data.s_train)
+        recompute_prior_stats(session.nets, config, condition_dim(data, config), n, data.s_train)
 
 # %% ../nbs/08_runs.ipynb #cb265414
 def evaluate(session: Session, inputs, real: dict):
@@ -348,7 +450,8 @@ def evaluate(session: Session, inputs, real: dict):
     row = rounded(row | indicators(session.nets, config, images, s, real))
     found = signs(row, s.shape[1] if config.condition in DISCRETE else 0)
     before = session.evaluations[-1]["signs"].split(", ") if session.evaluations else []
-    for name in set(found) - set(before): warnings.warn(f"step {session.step}: {found[name]}", stacklevel=2)
+    for name in set(found) - set(before):
+        warnings.warn(f"step {session.step}: {found[name]}", stacklevel=2)
     session.evaluations.append(row | dict(signs=", ".join(found) or "none"))
     rows = images.unflatten(0, (-1, columns))[: max(2, 8 * 32 // config.size), :10]
     session.frames.append(quantise(rows.flatten(0, 1)))
@@ -358,9 +461,11 @@ def digest(payload: bytes) -> str:
     "16 hexadecimal digits that name the content of a checkpoint."
     return hashlib.sha256(payload).hexdigest()[:16]
 
+
 def checkpoints(folder: Path) -> list:
     "The checkpoint files of a run, newest first."
     return sorted((folder / "checkpoints").glob("*-*.pt"), reverse=True)
+
 
 def save_checkpoint(folder: Path, state: dict, keep: int = 2):
     "Write `state` as the newest checkpoint and drop all but the newest `keep`."
@@ -370,57 +475,99 @@ def save_checkpoint(folder: Path, state: dict, keep: int = 2):
     with writing(folder / "checkpoints"):
         (folder / "checkpoints").mkdir(exist_ok=True)
         write_atomic(folder / "checkpoints" / f"{state['step']:08d}-{digest(payload)}.pt", payload)
-        for old in checkpoints(folder)[keep:]: old.unlink()
+        for old in checkpoints(folder)[keep:]:
+            old.unlink()
 
 # %% ../nbs/08_runs.ipynb #773e996d
 def read_checkpoint(path: Path) -> dict:
     "The state in a checkpoint, its tensors on the CPU. ValueError where the file is damaged."
     payload = path.read_bytes()
-    if digest(payload) != path.stem.partition("-")[2]: raise ValueError(f"checkpoint {path} is damaged")
+    if digest(payload) != path.stem.partition("-")[2]:
+        raise ValueError(f"checkpoint {path} is damaged")
     return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
 
 def newest_checkpoint(folder: Path, drop_damaged: bool = False):
     "State of the newest checkpoint that is whole, or None; a damaged one is named in a warning (and removed, where asked)."
     for path in checkpoints(folder):
-        try: return read_checkpoint(path)
+        try:
+            return read_checkpoint(path)
         except (ValueError, OSError):
-            warnings.warn(f"checkpoint {path} is damaged and left out; the one before it is used, if there is one", stacklevel=2)
-            if drop_damaged: path.unlink()
+            warnings.warn(
+                f"checkpoint {path} is damaged and left out; the one before it is used, if there is one", stacklevel=2
+            )
+            if drop_damaged:
+                path.unlink()
+
 
 def last_good(folder: Path) -> str:
     "Where the last good checkpoint is, in words."
     paths = checkpoints(folder)
-    return f"last good checkpoint: step {int(paths[0].name.partition('-')[0])} ({paths[0]})" if paths else "last good checkpoint: none yet"
+    return (
+        f"last good checkpoint: step {int(paths[0].name.partition('-')[0])} ({paths[0]})"
+        if paths
+        else "last good checkpoint: none yet"
+    )
 
 # %% ../nbs/08_runs.ipynb #601cad91
 def peak_memory(device) -> int:
     "Most bytes this process has held so far: of the graphics card's memory on CUDA, else of main memory; None where unknown."
-    if torch.device(device).type == "cuda": return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")          # Linux: there ru_maxrss also counts what the parent held when it started this process
-    if status.exists(): return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[1]) * 1024
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path(
+        "/proc/self/status"
+    )  # Linux: there ru_maxrss also counts what the parent held when it started this process
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))[1]) * 1024
     with suppress(ImportError):
         import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
 
 def sitting(config: Config, first_step: int) -> dict:
     "The entry of a sitting that begins: when, where, and with which versions."
     here = {k: v for k, v in environment(config).items() if k not in ("config", "given", "seed")}
-    return dict(started=datetime.now(timezone.utc).isoformat(timespec="seconds"), first_step=first_step, last_step=first_step,
-                seconds=0.0, images_per_second=None, peak_memory_bytes=None, precision=config.precision) | here
+    return (
+        dict(
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            first_step=first_step,
+            last_step=first_step,
+            seconds=0.0,
+            images_per_second=None,
+            peak_memory_bytes=None,
+            precision=config.precision,
+        )
+        | here
+    )
+
 
 def describe(config: Config, data: Data) -> dict:
     "The record of a run that begins: its whole configuration and its data."
     facts = {k: getattr(data, k) for k in ("name", "fingerprint", "channels", "classes", "class_names", "caveat")}
-    return dict(config=config.to_dict(), steps=config.total_steps(len(data)), complete=False, statistics="own", wall_seconds=0.0, sittings=[],
-                data=facts | dict(n_train=len(data), condition_dim=condition_dim(data, config)))
+    return dict(
+        config=config.to_dict(),
+        steps=config.total_steps(len(data)),
+        complete=False,
+        statistics="own",
+        wall_seconds=0.0,
+        sittings=[],
+        data=facts | dict(n_train=len(data), condition_dim=condition_dim(data, config)),
+    )
 
 # %% ../nbs/08_runs.ipynb #a7441c2d
 def read_record(folder: Path) -> dict:
     "The record of a run, {} where there is none. ValueError where it cannot be read."
     path = folder / "record.json"
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError: return {}
-    except ValueError: raise ValueError(f"{path} is damaged; remove it and call fit again: the checkpoints beside it are kept") from None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise ValueError(
+            f"{path} is damaged; remove it and call fit again: the checkpoints beside it are kept"
+        ) from None
+
 
 def write_record(folder: Path, record: dict):
     "Write the record of a run, whole or not at all."
@@ -433,28 +580,42 @@ def npz(frames: list, steps: list) -> bytes:
     np.savez_compressed(payload, frames=torch.stack(frames).numpy(), steps=np.array(steps))
     return payload.getvalue()
 
+
 def save(folder: Path, session: Session, record: dict, since: float):
     "Write all there is of a run; `since` is when the sitting began (`time.monotonic`)."
     save_checkpoint(folder, session.state_dict())
     write_csv(folder / "history.csv", session.history)
     write_csv(folder / "evaluations.csv", session.evaluations)
-    if session.frames: write_atomic(folder / "filmstrip.npz", npz(session.frames, [row["step"] for row in session.evaluations]))
+    if session.frames:
+        write_atomic(folder / "filmstrip.npz", npz(session.frames, [row["step"] for row in session.evaluations]))
     now, seconds = record["sittings"][-1], time.monotonic() - since
     rate = (session.step - now["first_step"]) * session.config.batch_size / seconds
-    now |= dict(last_step=session.step, seconds=round(seconds, 2), images_per_second=round(rate, 1), peak_memory_bytes=peak_memory(session.data.x_train.device))
+    now |= dict(
+        last_step=session.step,
+        seconds=round(seconds, 2),
+        images_per_second=round(rate, 1),
+        peak_memory_bytes=peak_memory(session.data.x_train.device),
+    )
     record["wall_seconds"] = round(sum(s["seconds"] for s in record["sittings"]), 2)
     write_record(folder, record)
 
 # %% ../nbs/08_runs.ipynb #5f6fac0f
-def halved(parts: dict) -> dict:
+def to_bf16(parts: dict) -> dict:
     "Tensors of the networks `parts` (name -> network) by name, on the CPU: bfloat16, vectors float32."
     weights = {key: value.cpu().contiguous() for key, value in nn.ModuleDict(parts).state_dict().items()}
-    return {key: value.bfloat16() if value.is_floating_point() and value.ndim > 1 else value for key, value in weights.items()}
+    return {
+        key: value.bfloat16() if value.is_floating_point() and value.ndim > 1 else value
+        for key, value in weights.items()
+    }
+
 
 def keep_snapshot(folder: Path, session: Session):
     "Write what draws as it is at this step."
-    with writing(folder / "snapshots"): (folder / "snapshots").mkdir(exist_ok=True)
-    write_atomic(folder / "snapshots" / f"{session.step:08d}.safetensors", safetensors.torch.save(halved(session.nets.sampler())))
+    with writing(folder / "snapshots"):
+        (folder / "snapshots").mkdir(exist_ok=True)
+    write_atomic(
+        folder / "snapshots" / f"{session.step:08d}.safetensors", safetensors.torch.save(to_bf16(session.nets.sampler()))
+    )
 
 # %% ../nbs/08_runs.ipynb #4d537dbc
 def finish(folder: Path, session: Session, record: dict):
@@ -469,6 +630,7 @@ def is_interactive() -> bool:
     "Whether somebody watches: a terminal, or a notebook that a Jupyter server runs (papermill's is none)."
     return sys.stderr.isatty() or ("ipykernel" in sys.modules and "JPY_SESSION_NAME" in os.environ)
 
+
 def losses_line(session: Session) -> str:
     "The newest row of history in one line."
     shown = {k: v for k, v in (session.history[-1] if session.history else {}).items() if k[:2] in ("L_", "ac", "mi")}
@@ -477,46 +639,69 @@ def losses_line(session: Session) -> str:
 # %% ../nbs/08_runs.ipynb #2906e7de
 class Silence:
     "No report; only where the training is, at most once a second, for who reads the file `AAE_PRIOR_PROGRESS`."
-    def __init__(self, session, title): self.title, self.first, self.started, self.told = title, session.step, time.monotonic(), 0.0
+
+    def __init__(self, session, title):
+        self.title, self.first, self.started, self.told = title, session.step, time.monotonic(), 0.0
 
     def words(self, session) -> dict:
         "Where the training is: title, step, steps, and epoch, losses, speed and time left in words."
         i, n = session.step, session.steps
         per_step = (time.monotonic() - self.started) / (i - self.first)
         left = "done" if i == n else f"{tqdm.format_interval(per_step * (n - i))} left"
-        return dict(title=self.title, step=i, steps=n, epoch=f"epoch {i / session.per_epoch:.2f}", losses=losses_line(session),
-                    speed=f"{session.config.batch_size / per_step:.0f} images/s", left=left)
+        return dict(
+            title=self.title,
+            step=i,
+            steps=n,
+            epoch=f"epoch {i / session.per_epoch:.2f}",
+            losses=losses_line(session),
+            speed=f"{session.config.batch_size / per_step:.0f} images/s",
+            left=left,
+        )
 
     def update(self, session):
         "After each step."
         path, now = os.environ.get("AAE_PRIOR_PROGRESS"), time.monotonic()
-        if not path or (now - self.told < 1 and session.step < session.steps): return
+        if not path or (now - self.told < 1 and session.step < session.steps):
+            return
         self.told = now
-        with suppress(OSError), open(path, "a", encoding="utf-8") as file: file.write(json.dumps(self.words(session)) + "\n")
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(self.words(session)) + "\n")
 
-    def close(self): pass
+    def close(self):
+        pass
 
 # %% ../nbs/08_runs.ipynb #20fab222
 class Bar(Silence):
     "A progress bar that counts images."
+
     def __init__(self, session, title):
         super().__init__(session, title)
         self.images = session.config.batch_size
-        self.bar = tqdm(total=session.steps * self.images, initial=session.step * self.images, unit=" images", unit_scale=True, desc=title)
+        self.bar = tqdm(
+            total=session.steps * self.images,
+            initial=session.step * self.images,
+            unit=" images",
+            unit_scale=True,
+            desc=title,
+        )
 
     def update(self, session):
         super().update(session)
         self.bar.set_postfix_str(losses_line(session)[:60], refresh=False)
         self.bar.update(self.images)
 
-    def close(self): self.bar.close()
+    def close(self):
+        self.bar.close()
+
 
 class Lines(Silence):
     "Plain lines, one each 25th of the run."
+
     def update(self, session):
         super().update(session)
         i, n = session.step, session.steps
-        if i < n and i * 25 // n == (i - 1) * 25 // n: return
+        if i < n and i * 25 // n == (i - 1) * 25 // n:
+            return
         at = self.words(session)
         print(f"{at['title']} {i}/{n}  {at['epoch']}  {at['losses']}  {at['speed']}  {at['left']}", flush=True)
 
@@ -524,20 +709,25 @@ class Lines(Silence):
 def clear_temporary(folder: Path):
     "Remove what a killed process was writing; only for the holder of the lock."
     with writing(folder):
-        for path in folder.rglob("*.tmp"): path.unlink()
+        for path in folder.rglob("*.tmp"):
+            path.unlink()
+
 
 def fixed_precision(config: Config, record: dict, device) -> Config:
     "`config` with `precision` auto decided: as the run was trained on such a `device` before, else the faster one."
-    if config.precision != "auto": return config
+    if config.precision != "auto":
+        return config
     before = [s["precision"] for s in record.get("sittings", []) if torch.device(s["device"]).type == device.type]
     return config.replace(precision=before[0] if before else fastest_precision(str(device)))
+
 
 def resume(folder: Path, config: Config, data: Data, device):
     "The session of a run where it was left (or from its beginning), and its record with a sitting that begins."
     clear_temporary(folder)
     before = read_record(folder)
     session = Session(fixed_precision(config, before, device), data, device)
-    if state := newest_checkpoint(folder, drop_damaged=True): session.load_state_dict(state)
+    if state := newest_checkpoint(folder, drop_damaged=True):
+        session.load_state_dict(state)
     record = describe(config, data) | dict(sittings=before.get("sittings", []))
     record["sittings"].append(sitting(session.config, session.step))
     write_record(folder, record)
@@ -546,9 +736,13 @@ def resume(folder: Path, config: Config, data: Data, device):
 # %% ../nbs/08_runs.ipynb #ba58e3ab
 def begin(session: Session, progress: bool):
     "What comes before the first step: Q's first clusters, where `cluster_steps` asks for them."
-    if session.step or not session.config.cluster_steps: return
-    if progress: print(f"{session.config.cluster_steps:,} updates of D_I and Q by L_cluster come before the first step", flush=True)
-    first_clusters(session.nets.D_I, session.data, session.config)
+    if session.step or not session.config.cluster_steps:
+        return
+    if progress:
+        print(
+            f"{session.config.cluster_steps:,} updates of D_I and Q by L_cluster come before the first step", flush=True
+        )
+    pretrain_Q(session.nets.D_I, session.data, session.config)
 
 # %% ../nbs/08_runs.ipynb #f567bfc1
 def train(folder: Path, session: Session, record: dict, report, until: int, checkpoint_seconds: float, since: float):
@@ -561,8 +755,10 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
         row_ended = advance(session, watch)
         evaluating = session.step % every == 0 or session.step == session.steps
         saving = evaluating or session.step == until or time.monotonic() - saved > checkpoint_seconds
-        if saving or row_ended or session.step % look_every == 0: watch.check(session.per_epoch, last_good(folder))
-        if row_ended: session.history.append(rounded(stamp(session) | session.row.take(session.names)))
+        if saving or row_ended or session.step % look_every == 0:
+            watch.check(session.per_epoch, last_good(folder))
+        if row_ended:
+            session.history.append(rounded(stamp(session) | session.row.take(session.names)))
         if evaluating:
             evaluate(session, inputs, real)
             keep_snapshot(folder, session)
@@ -571,25 +767,37 @@ def train(folder: Path, session: Session, record: dict, report, until: int, chec
             save(folder, session, record, since)
             saved = time.monotonic()
     ended = session.step == session.steps
-    if ended: settle_images(session.nets, [draw(data, config, i).x for i in range(min(50, session.steps))])
+    if ended:
+        recompute_image_stats(session.nets, [draw(data, config, i).x for i in range(min(50, session.steps))])
     save(folder, session, record, since)
-    if ended: finish(folder, session, record)
+    if ended:
+        finish(folder, session, record)
 
 # %% ../nbs/08_runs.ipynb #9ce79f46
 @contextmanager
 def advice(folder: Path):
     "Add to CannotWrite where the last good checkpoint is and what to do."
-    try: yield
-    except CannotWrite as error: raise CannotWrite(f"{error}; {last_good(folder)}; make room, then run again to go on from there") from None
+    try:
+        yield
+    except CannotWrite as error:
+        raise CannotWrite(f"{error}; {last_good(folder)}; make room, then run again to go on from there") from None
 
 # %% ../nbs/08_runs.ipynb #451be82e
-def fit(config: Config, data: Data = None, root=None, progress: bool = True, until: int = None, checkpoint_seconds: float = 60.0) -> "Run":
+def fit(
+    config: Config,
+    data: Data = None,
+    root=None,
+    progress: bool = True,
+    until: int = None,
+    checkpoint_seconds: float = 60.0,
+) -> "Run":
     """The run of `config`: loaded where it is complete, gone on with where it was interrupted, else trained.
 
     `data` replaces the data set `config` names; `root` replaces `runs_root()`; `until` ends this sitting after that step of the run;
     a checkpoint is written at least every `checkpoint_seconds`. Raises ValueError (settings or data that cannot be honoured), RunLocked,
     CannotWrite and Diverged, each with one line; the last good checkpoint stays and the same call goes on from it."""
-    if config.run_dir: return chosen_run(config)
+    if config.run_dir:
+        return chosen_run(config)
     device, data = resolve_device(config.device), prepare(config, data)
     folder = run_folder(config, data, root)
     if not read_record(folder).get("complete"):
@@ -598,28 +806,42 @@ def fit(config: Config, data: Data = None, root=None, progress: bool = True, unt
             since = time.monotonic()
             session, record = resume(folder, config, data, device)
             begin(session, progress)
-            report = (Silence if not progress else Bar if is_interactive() else Lines)(session, f"{config.model} on {data.name}: step")
-            try: train(folder, session, record, report, session.steps if until is None else min(until, session.steps), checkpoint_seconds, since)
-            finally: report.close()
+            report = (Silence if not progress else Bar if is_interactive() else Lines)(
+                session, f"{config.model} on {data.name}: step"
+            )
+            try:
+                train(
+                    folder,
+                    session,
+                    record,
+                    report,
+                    session.steps if until is None else min(until, session.steps),
+                    checkpoint_seconds,
+                    since,
+                )
+            finally:
+                report.close()
     return load(folder, str(device))
 
 # %% ../nbs/08_runs.ipynb #a709e395
 @dataclass
 class Run:
     "A run on disk: its networks ready for `training.generate`, and what was logged."
+
     dir: Path
     config: Config
     nets: Networks
-    history: list        # a dict a row: step, epoch, the mean of every loss and accuracy since the row before
-    evaluations: list    # a dict an evaluation: indicators of collapse, and their signs in words
-    record: dict         # what was trained, on what, how long
+    history: list  # a dict a row: step, epoch, the mean of every loss and accuracy since the row before
+    evaluations: list  # a dict an evaluation: indicators of collapse, and their signs in words
+    record: dict  # what was trained, on what, how long
     step: int
     complete: bool
 
     @property
     def frames(self) -> dict:
         "The filmstrip: step -> images (n, C, size, size) in [-1, 1] of the same noise at every evaluation."
-        with np.load(self.dir / "filmstrip.npz") as film: return {int(i): normalise(torch.from_numpy(x)) for i, x in zip(film["steps"], film["frames"])}
+        with np.load(self.dir / "filmstrip.npz") as film:
+            return {int(i): normalise(torch.from_numpy(x)) for i, x in zip(film["steps"], film["frames"])}
 
     @property
     def snapshots(self) -> list:
@@ -629,7 +851,9 @@ class Run:
     def nets_at(self, step: int) -> Networks:
         "dec and CG as they were at a `step` of `snapshots`, rounded to bfloat16, for `training.generate`."
         nets = copy.deepcopy(self.nets)
-        nn.ModuleDict(nets.sampler()).load_state_dict(safetensors.torch.load_file(self.dir / "snapshots" / f"{step:08d}.safetensors"))
+        nn.ModuleDict(nets.sampler()).load_state_dict(
+            safetensors.torch.load_file(self.dir / "snapshots" / f"{step:08d}.safetensors")
+        )
         return nets
 
 # %% ../nbs/08_runs.ipynb #c3134112
@@ -638,24 +862,30 @@ def read_weights(folder: Path, record: dict):
     path = folder / "weights.safetensors"
     if record["complete"]:
         payload = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(payload).hexdigest() == record["weights_sha256"]: return safetensors.torch.load(payload), record["steps"]
+        if hashlib.sha256(payload).hexdigest() == record["weights_sha256"]:
+            return safetensors.torch.load(payload), record["steps"]
         warnings.warn(f"{path} is damaged; using the newest checkpoint", stacklevel=2)
-    if state := newest_checkpoint(folder): return state["nets"], state["step"]
+    if state := newest_checkpoint(folder):
+        return state["nets"], state["step"]
     raise FileNotFoundError(f"the run {folder} has no checkpoint yet; call fit with its configuration to train it")
 
 # %% ../nbs/08_runs.ipynb #b7c5b3a2
 def keep_only(nets: Networks, names) -> Networks:
     "`nets` without the networks that are not among `names`, and without averages beside them; as they are where `names` is None"
-    if names is None: return nets
+    if names is None:
+        return nets
     for name in NETWORKS:
-        if name not in names: setattr(nets, name, None)
-    if hasattr(nets, "average"): del nets.average
+        if name not in names:
+            setattr(nets, name, None)
+    if hasattr(nets, "average"):
+        del nets.average
     return nets
 
 # %% ../nbs/08_runs.ipynb #48af8557
 def with_average(weights: dict) -> dict:
     "Weights of a run by name; averages are added where an older run with `ema` 0 has none: they are its dec and CG."
-    if any(name.startswith("average.") for name in weights): return weights
+    if any(name.startswith("average.") for name in weights):
+        return weights
     drawing = {f"average.{name}": value for name, value in weights.items() if name.startswith(("dec.", "CG."))}
     return weights | drawing | {"average.steps": torch.zeros(())}
 
@@ -666,44 +896,71 @@ def load(run_dir, device="auto") -> Run:
     A run from before statistics were taken from the prior draws as it did then, through mixed ones, and a warning says so."""
     folder = Path(run_dir).expanduser().absolute()
     record = read_record(folder)
-    if not record: raise FileNotFoundError(f"{folder} is no run folder: it has no record.json; give a folder that fit has written")
+    if not record:
+        raise FileNotFoundError(f"{folder} is no run folder: it has no record.json; give a folder that fit has written")
     config, about = Config.from_dict(record["config"]), record["data"]
     weights, i = read_weights(folder, record)
-    nets = keep_only(build(config, about["channels"], about["condition_dim"], resolve_device(device)), record.get("holds"))
-    try: nets.load_state_dict(weights if "holds" in record else with_average(weights))
+    nets = keep_only(
+        build(config, about["channels"], about["condition_dim"], resolve_device(device)), record.get("holds")
+    )
+    try:
+        nets.load_state_dict(weights if "holds" in record else with_average(weights))
     except RuntimeError:
         by = record["sittings"][-1]["version"]
-        raise ValueError(f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
-                         f"of aae_prior {aae_prior.__version__}; use that version, or train again") from None
+        raise ValueError(
+            f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
+            f"of aae_prior {aae_prior.__version__}; use that version, or train again"
+        ) from None
     record = record | dict(statistics=statistics_of(nets, config, record))
-    run = Run(folder, config, nets.eval(), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv"), record, i, record["complete"])
+    run = Run(
+        folder,
+        config,
+        nets.eval(),
+        read_csv(folder / "history.csv"),
+        read_csv(folder / "evaluations.csv"),
+        record,
+        i,
+        record["complete"],
+    )
     if run.complete and record["statistics"] == "mixed":
-        warnings.warn(f"{folder} draws through mixed batch-normalisation statistics, as runs did when it was trained; "
-                      f"`aae-prior settle {folder}` takes them from its prior", stacklevel=2)
+        warnings.warn(
+            f"{folder} draws through mixed batch-normalisation statistics, as runs did when it was trained; "
+            f"`aae-prior settle {folder}` takes them from its prior",
+            stacklevel=2,
+        )
     return run
 
 # %% ../nbs/08_runs.ipynb #bc75ea01
 def statistics_of(nets: Networks, config: Config, record: dict) -> str:
     "'own' where `nets` draw through statistics of their prior (those of an incomplete run are taken here, without its data), else 'mixed'."
-    if record["complete"]: return record.get("statistics", "mixed")
-    if config.condition == "text": return "mixed"            # its prior needs the sentences of the data
-    settle_prior(nets, config, record["data"]["condition_dim"])
+    if record["complete"]:
+        return record.get("statistics", "mixed")
+    if config.condition == "text":
+        return "mixed"  # its prior needs the sentences of the data
+    recompute_prior_stats(nets, config, record["data"]["condition_dim"])
     return "own"
 
 # %% ../nbs/08_runs.ipynb #4a527594
 def as_trained(run: Run, data: Data) -> Data:
     "`data` as `prepare` gives them for a `run`. ValueError where they are others than it was trained on."
-    if data.fingerprint == run.record["data"]["fingerprint"]: return data
+    if data.fingerprint == run.record["data"]["fingerprint"]:
+        return data
     if run.config.condition == "text":
-        raise ValueError(f"the run {run.dir} was trained with other embeddings than are made here; put the folder encoders of its runs folder "
-                         f"into {runs_root()}, or leave run_dir out to train again")
-    raise ValueError(f"the run {run.dir} was trained on other data than {run.config.dataset} is here (fingerprint {run.record['data']['fingerprint'][:12]}, "
-                     f"here {data.fingerprint[:12]}); put its own data there, or leave run_dir out to train again")
+        raise ValueError(
+            f"the run {run.dir} was trained with other embeddings than are made here; put the folder encoders of its runs folder "
+            f"into {runs_root()}, or leave run_dir out to train again"
+        )
+    raise ValueError(
+        f"the run {run.dir} was trained on other data than {run.config.dataset} is here (fingerprint {run.record['data']['fingerprint'][:12]}, "
+        f"here {data.fingerprint[:12]}); put its own data there, or leave run_dir out to train again"
+    )
+
 
 def data_of(run: Run):
     """The data of a run. ValueError where those at hand are others than it was trained on; where none are, what its record says of them, without images:
     name, channels, classes, class_names, caveat."""
-    if at_hand(run.config.dataset): return as_trained(run, prepare(run.config))
+    if at_hand(run.config.dataset):
+        return as_trained(run, prepare(run.config))
     return SimpleNamespace(**run.record["data"])
 
 # %% ../nbs/08_runs.ipynb #51719418
@@ -717,8 +974,12 @@ def sentences_of(run: Run) -> Described:
 def drawing(run: Run) -> Run:
     "The `run` itself. ValueError where it is an export without the networks that draw."
     missing = [name for name, net in run.nets.sampler().items() if net is None]
-    if not missing: return run
-    raise ValueError(f"nothing can be drawn from {run.dir}: it has no {missing[0]}, only {', '.join(run.record['holds'])}; export the run again, dec and CG among its networks")
+    if not missing:
+        return run
+    raise ValueError(
+        f"nothing can be drawn from {run.dir}: it has no {missing[0]}, only {', '.join(run.record['holds'])}; export the run again, dec and CG among its networks"
+    )
+
 
 def chosen_run(config: Config) -> Run:
     """The run in `config.run_dir`, complete or (with a warning) as far as it is. ValueError where a setting given in `config` is another than the run's,
@@ -726,10 +987,17 @@ def chosen_run(config: Config) -> Run:
     run = drawing(load(config.run_dir, config.device))
     logged = dict(history=run.history, evaluations=run.evaluations, filmstrip=(run.dir / "filmstrip.npz").is_file())
     if missing := [name for name, there in logged.items() if not there]:
-        raise ValueError(f"the run in run_dir {run.dir} has no {missing[0]} yet (it is at step {run.step} of {run.record['steps']}); train it further, or name another run")
+        raise ValueError(
+            f"the run in run_dir {run.dir} has no {missing[0]} yet (it is at step {run.step} of {run.record['steps']}); train it further, or name another run"
+        )
     for name, value in config.given.items():
         has = getattr(run.config, name)
         if Config.__dataclass_fields__[name].metadata["trains"] and has != value:
-            raise ValueError(f"{name} = {value!r}: the run in run_dir {run.dir} has {name} {has!r}; leave {name} out, or run_dir")
-    if not run.complete: warnings.warn(f"the run {run.dir} is not complete: it is at step {run.step} of {run.record['steps']}", stacklevel=3)
+            raise ValueError(
+                f"{name} = {value!r}: the run in run_dir {run.dir} has {name} {has!r}; leave {name} out, or run_dir"
+            )
+    if not run.complete:
+        warnings.warn(
+            f"the run {run.dir} is not complete: it is at step {run.step} of {run.record['steps']}", stacklevel=3
+        )
     return run

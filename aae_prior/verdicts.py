@@ -25,6 +25,7 @@ from .results import given_in, means, word
 class Missing(Exception):
     "A number that a rule needs and that no row has"
 
+
 def name_of(metric):
     "A metric as one says it"
     return "FID" if metric == "fid" else metric.replace("_", " ")
@@ -33,14 +34,18 @@ def name_of(metric):
 class Numbers:
     """`v(metric, model)` is a number, the mean over seeds, from `rows` of one figure and data set, the newest where there are several;
     `v.used` holds the rows asked for so far, as `results.means` shows them"""
-    def __init__(self, rows, claim, sizes=None): self.rows, self.claim, self.sizes, self.used = means(rows), claim, sizes, []
+
+    def __init__(self, rows, claim, sizes=None):
+        self.rows, self.claim, self.sizes, self.used = means(rows), claim, sizes, []
 
     def __call__(self, metric, model, claim=None, column="value"):
         "A float; Missing where no row has it. `claim`: that of the rows, unless it is the rule's own; `column`: value or spread, which with one seed is that within its number"
         wanted = dict(metric=metric, model=model, claim=claim or self.claim)
         found = [row for row in self.rows if wanted.items() <= row.items() and row[column]]
-        if not found: raise Missing(f"{'spread of the ' * (column == 'spread')}{name_of(metric)} of {shown(model)}")
-        if found[-1] not in self.used: self.used.append(found[-1])
+        if not found:
+            raise Missing(f"{'spread of the ' * (column == 'spread')}{name_of(metric)} of {shown(model)}")
+        if found[-1] not in self.used:
+            self.used.append(found[-1])
         return float(found[-1][column])
 
 # %% ../nbs/14_verdicts.ipynb #58e62a0e
@@ -52,65 +57,87 @@ def shown(model):
 @dataclass(frozen=True)
 class Claim:
     "A claim of the paper, and when it counts as reproduced"
-    key: str                  # our name of it
+
+    key: str  # our name of it
     figure: str
-    said: str                 # the paper's words, in quotation marks where they are verbatim
-    of: str                   # the data it says that of
-    claim: str                # the column `claim` of the rows that the rule looks at
-    rule: str                 # in words: reproduced, when ...
-    judge: Callable           # rule(Numbers, model) -> "reproduced", "partly reproduced", "not reproduced", "not decided, ..." or "not claimed ..."
-    models: tuple = ("ours",) # judged each by itself
-    both: bool = False        # says the same of all of them
-    only: tuple = ()          # data sets it is judged on, all if empty,
-    never: tuple = ()         # but for these
-    undecided: str = ""       # in words: not decided, where ...
+    said: str  # the paper's words, in quotation marks where they are verbatim
+    of: str  # the data it says that of
+    claim: str  # the column `claim` of the rows that the rule looks at
+    rule: str  # in words: reproduced, when ...
+    judge: Callable  # rule(Numbers, model) -> "reproduced", "partly reproduced", "not reproduced", "not decided, ..." or "not claimed ..."
+    models: tuple = ("ours",)  # judged each by itself
+    both: bool = False  # says the same of all of them
+    only: tuple = ()  # data sets it is judged on, all if empty,
+    never: tuple = ()  # but for these
+    undecided: str = ""  # in words: not decided, where ...
+
 
 CLAIMS = {}
-MIXED = ("svhn", "cifar10")   # where the paper sees categories that mix classes, and no clusters in the encoder's codes
+MIXED = ("svhn", "cifar10")  # where the paper sees categories that mix classes, and no clusters in the encoder's codes
 
 # %% ../nbs/14_verdicts.ipynb #a8db5330
 def claim(key, figure, said, **facts):
     "Decorator that files a rule in `CLAIMS` as `key`; `facts`: the other fields of `Claim`"
+
     def file(rule):
         CLAIMS[key] = Claim(key, figure, said, judge=rule, **facts)
         return rule
+
     return file
 
 # %% ../nbs/14_verdicts.ipynb #9c9c60b7
 def decide(key, rows, model="ours", sizes=None):
     "(verdict in words, the rows it follows from) of claim `key`, from `rows` of one figure, data set and preset; `sizes`: of Figure 6, if not the paper's"
     v = Numbers(rows, CLAIMS[key].claim, sizes)
-    try: return CLAIMS[key].judge(v, model), v.used
-    except Missing as what: return f"not decided, no {what}", v.used
+    try:
+        return CLAIMS[key].judge(v, model), v.used
+    except Missing as what:
+        return f"not decided, no {what}", v.used
+
 
 def verdict(key, rows, model="ours", sizes=None):
     "The verdict of `decide` alone"
     return decide(key, rows, model, sizes)[0]
 
+
 def of_both(verdicts):
     "One verdict for a sentence about several models, from that on each"
     undecided = [text for text in verdicts if text.startswith("not decided")]
-    if undecided or len(set(verdicts)) == 1: return (undecided or verdicts)[0]
-    return "not reproduced" if all(text.startswith("not") for text in verdicts) else "partly reproduced, not by every model"
+    if undecided or len(set(verdicts)) == 1:
+        return (undecided or verdicts)[0]
+    return (
+        "not reproduced"
+        if all(text.startswith("not") for text in verdicts)
+        else "partly reproduced, not by every model"
+    )
 
 # %% ../nbs/14_verdicts.ipynb #90a95674
 def claims_of(figure, dataset):
     "Keys of what is judged of a figure on a data set, in the paper's order"
-    return [key for key, c in CLAIMS.items() if c.figure == figure and dataset not in c.never and dataset in (c.only or [dataset])]
+    return [
+        key
+        for key, c in CLAIMS.items()
+        if c.figure == figure and dataset not in c.never and dataset in (c.only or [dataset])
+    ]
 
 # %% ../nbs/14_verdicts.ipynb #673783a7
 def rule_of(*keys, short="the short code", long="the long one"):
     "The rules of claims as one text, numbered where they differ; `short` and `long`: the codes of Figure 6"
     rules = list(dict.fromkeys(CLAIMS[key].rule.format(short=short, long=long) for key in keys))
-    if len(rules) > 1: rules = [f"({i}) {rule}" for i, rule in enumerate(rules, 1)]
-    return "; ".join(rules + [f"not decided where {text}" for text in dict.fromkeys(CLAIMS[key].undecided for key in keys) if text])
+    if len(rules) > 1:
+        rules = [f"({i}) {rule}" for i, rule in enumerate(rules, 1)]
+    return "; ".join(
+        rules + [f"not decided where {text}" for text in dict.fromkeys(CLAIMS[key].undecided for key in keys) if text]
+    )
 
 # %% ../nbs/14_verdicts.ipynb #1b2487bf
 UNCLEAR = "the inception score of `ours` is below half that of real images"
 
+
 def grade(good, fair):
     "The verdict from whether a number is good, or at least fair"
     return "reproduced" if good else "partly reproduced" if fair else "not reproduced"
+
 
 def unclear(v, drawn="ours", claim="sharper images"):
     "What to say instead of a verdict where `ours`, the model `drawn` of the rows, draws too little of anything, '' else"
@@ -118,42 +145,65 @@ def unclear(v, drawn="ours", claim="sharper images"):
     return "not decided, `ours` draws little that is recognizable" if score < real / 2 else ""
 
 # %% ../nbs/14_verdicts.ipynb #09ca349e
-@claim("sharper samples", "5", '"our model can generate sharper images than AAE on both datasets"', of="MNIST, CIFAR-10", claim="sharper images",
-       rule="samples of `ours` are sharper than those of `aae` and have the lower FID", undecided=UNCLEAR)
+@claim(
+    "sharper samples",
+    "5",
+    '"our model can generate sharper images than AAE on both datasets"',
+    of="MNIST, CIFAR-10",
+    claim="sharper images",
+    rule="samples of `ours` are sharper than those of `aae` and have the lower FID",
+    undecided=UNCLEAR,
+)
 def sharper(v, model="ours"):
     "Figure 5: sharpness and FID of samples"
-    if text := unclear(v): return text
-    (sharp, fid), (sharp_aae, fid_aae) = [[v(metric, m) for metric in ("sharpness_ratio", "fid")] for m in ("ours", "aae")]
+    if text := unclear(v):
+        return text
+    (sharp, fid), (sharp_aae, fid_aae) = [
+        [v(metric, m) for metric in ("sharpness_ratio", "fid")] for m in ("ours", "aae")
+    ]
     return "reproduced" if sharp > sharp_aae and fid < fid_aae else "not reproduced"
 
 # %% ../nbs/14_verdicts.ipynb #d8420971
 CHANNELS = dict(digits=1, mnist=1, fashion_mnist=1, svhn=3, cifar10=3, flowers102=3)
 
+
 def channels_of(v):
     "1 for grey and 3 for colour images"
-    try: return v("channels", "real test images", claim="sharper images")
+    try:
+        return v("channels", "real test images", claim="sharper images")
     except Missing:
         known = [CHANNELS[row["dataset"]] for row in v.rows if row["dataset"] in CHANNELS]
-        if known: return known[0]
+        if known:
+            return known[0]
         raise
 
 # %% ../nbs/14_verdicts.ipynb #f2e34ff3
-@claim("plausible reconstructions", "5", '"AAE experiences problems in reconstructing visually-plausible images on the more complicated CIFAR-10"', of="CIFAR-10",
-       claim="plausible reconstructions", rule="on colour images, reconstructions of `aae` have the higher FID")
+@claim(
+    "plausible reconstructions",
+    "5",
+    '"AAE experiences problems in reconstructing visually-plausible images on the more complicated CIFAR-10"',
+    of="CIFAR-10",
+    claim="plausible reconstructions",
+    rule="on colour images, reconstructions of `aae` have the higher FID",
+)
 def plausible(v, model="ours"):
     "Figure 5: FID of reconstructions"
-    if channels_of(v) == 1: return "not claimed for these data"
+    if channels_of(v) == 1:
+        return "not claimed for these data"
     return "reproduced" if v("fid", "aae") > v("fid", "ours") else "not reproduced"
 
 # %% ../nbs/14_verdicts.ipynb #c37e1865
-CODE_SIZES = ((8, 100), (64, 2000))        # short and long, of grey and of colour images
+CODE_SIZES = ((8, 100), (64, 2000))  # short and long, of grey and of colour images
+
 
 def code_sizes(v):
     "(short, long) of the code sizes that are compared; Missing where there are none"
     seen = {row["model"] for row in v.rows}
     pairs = [v.sizes] if v.sizes else [pair for pair in CODE_SIZES if {f"ours, {size}-D" for size in pair} <= seen]
-    if not pairs or pairs[0][0] >= pairs[0][1]: raise Missing("`ours` with a short and a long code")
+    if not pairs or pairs[0][0] >= pairs[0][1]:
+        raise Missing("`ours` with a short and a long code")
     return pairs[0]
+
 
 def growth(v, name):
     "FID of the model `name` at the long code as a multiple of that at the short one"
@@ -165,40 +215,76 @@ def growth(v, name):
 CODE_SIZE = "code size has little impact on ours, a strong one on aae"
 UNCLEAR_LONG = "the inception score of `ours` at the long code is below half that of real images"
 
-@claim("little impact on ours", "6", '"the increase in code dimension has little impact on our model"', of="MNIST, CIFAR-10", claim=CODE_SIZE,
-       rule="the FID of `ours` grows by a factor of at most 1.5 from {short} to {long}", undecided=UNCLEAR_LONG)
+
+@claim(
+    "little impact on ours",
+    "6",
+    '"the increase in code dimension has little impact on our model"',
+    of="MNIST, CIFAR-10",
+    claim=CODE_SIZE,
+    rule="the FID of `ours` grows by a factor of at most 1.5 from {short} to {long}",
+    undecided=UNCLEAR_LONG,
+)
 def little_impact(v, model="ours"):
     "Figure 6: growth of the FID of `ours`"
     grown = growth(v, "ours")
     return unclear(v, f"ours, {code_sizes(v)[1]}-D", CODE_SIZE) or ("reproduced" if grown <= 1.5 else "not reproduced")
 
 # %% ../nbs/14_verdicts.ipynb #7466f58c
-@claim("strong impact on aae", "6", '"but exerts a strong influence on AAE"', of="MNIST, CIFAR-10", claim=CODE_SIZE,
-       rule="that of `aae` with a stochastic encoder by a factor of at least 2, to more than that of `ours`; partly: one of the two", undecided=UNCLEAR_LONG)
+@claim(
+    "strong impact on aae",
+    "6",
+    '"but exerts a strong influence on AAE"',
+    of="MNIST, CIFAR-10",
+    claim=CODE_SIZE,
+    rule="that of `aae` with a stochastic encoder by a factor of at least 2, to more than that of `ours`; partly: one of the two",
+    undecided=UNCLEAR_LONG,
+)
 def strong_impact(v, model="ours"):
     "Figure 6: growth of the FID of `aae` with a stochastic encoder, and where it ends"
     long = code_sizes(v)[1]
-    if text := unclear(v, f"ours, {long}-D", CODE_SIZE): return text
-    worse, last = growth(v, "aae, stochastic") >= 2, v("fid", f"aae, stochastic, {long}-D") > v("fid", f"ours, {long}-D")
+    if text := unclear(v, f"ours, {long}-D", CODE_SIZE):
+        return text
+    worse, last = (
+        growth(v, "aae, stochastic") >= 2,
+        v("fid", f"aae, stochastic, {long}-D") > v("fid", f"ours, {long}-D"),
+    )
     return grade(worse and last, worse or last)
 
 # %% ../nbs/14_verdicts.ipynb #40a74eff
-@claim("robust over the sweep", "6", "the same over all code sizes measured, in a sweep that the paper does not have", of="our question, over all sizes of a sweep", claim=CODE_SIZE, undecided=UNCLEAR_LONG,
-       rule="over all sizes of a sweep the largest FID of `ours` is at most 1.5 times its smallest, and at least 2 times with either `aae`; partly: only the latter")
+@claim(
+    "robust over the sweep",
+    "6",
+    "the same over all code sizes measured, in a sweep that the paper does not have",
+    of="our question, over all sizes of a sweep",
+    claim=CODE_SIZE,
+    undecided=UNCLEAR_LONG,
+    rule="over all sizes of a sweep the largest FID of `ours` is at most 1.5 times its smallest, and at least 2 times with either `aae`; partly: only the latter",
+)
 def robust(v, model="ours"):
     "Figure 6: largest FID of a sweep as a multiple of the smallest, for `ours` and both kinds of `aae`"
     sizes = sorted({int(row["model"].split(", ")[1][:-2]) for row in v.rows if row["model"].startswith("ours, ")})
-    if text := unclear(v, f"ours, {max(sizes, default=0)}-D", CODE_SIZE): return text
-    if len(sizes) < 3: raise Missing("sweep of three sizes or more")
+    if text := unclear(v, f"ours, {max(sizes, default=0)}-D", CODE_SIZE):
+        return text
+    if len(sizes) < 3:
+        raise Missing("sweep of three sizes or more")
     fids = {name: [v("fid", f"{name}, {size}-D") for size in sizes] for name in ("ours", "aae", "aae, stochastic")}
     grown = {name: max(of_sizes) / min(of_sizes) for name, of_sizes in fids.items()}
     worse = grown["aae"] >= 2 and grown["aae, stochastic"] >= 2
     return grade(worse and grown["ours"] <= 1.5, worse)
 
 # %% ../nbs/14_verdicts.ipynb #8ec51a02
-@claim("labels control the image", "8", '"along each row, the main digit changes with the label input regardless of the noise variable, and that along each column, '
-       'the style varies without changing the main digit"', of="MNIST, SVHN", claim="labels control the image",
-       rule="label consistency of at least 0.9 at a diversity of at least 0.7; partly: label consistency of at least 0.5", models=("ours", "maae"), never=("cifar10",))
+@claim(
+    "labels control the image",
+    "8",
+    '"along each row, the main digit changes with the label input regardless of the noise variable, and that along each column, '
+    'the style varies without changing the main digit"',
+    of="MNIST, SVHN",
+    claim="labels control the image",
+    rule="label consistency of at least 0.9 at a diversity of at least 0.7; partly: label consistency of at least 0.5",
+    models=("ours", "maae"),
+    never=("cifar10",),
+)
 def labels_control(v, model):
     "Figure 8: label consistency and diversity of `model`"
     consistency, diversity = v("label_consistency", model), v("diversity", model)
@@ -207,23 +293,40 @@ def labels_control(v, model):
 # %% ../nbs/14_verdicts.ipynb #44046da5
 def spread(v, metric, model):
     "The spread of a number over seeds, 0 where there is one seed"
-    try: return v(metric, model, column="spread")
-    except Missing: return 0.0
+    try:
+        return v(metric, model, column="spread")
+    except Missing:
+        return 0.0
 
-@claim("labels matched better", "8", '"both produce visually plausible images, ours generate more semantically discernible images that match the labels"', of="CIFAR-10",
-       claim="labels control the image", rule="label consistency of `ours` above that of `maae`, at a diversity of at least 0.7; partly: above it at any diversity",
-       only=("cifar10",), undecided="no model reaches a label consistency of 0.5, or the two are apart by no more than the larger spread over seeds")
+
+@claim(
+    "labels matched better",
+    "8",
+    '"both produce visually plausible images, ours generate more semantically discernible images that match the labels"',
+    of="CIFAR-10",
+    claim="labels control the image",
+    rule="label consistency of `ours` above that of `maae`, at a diversity of at least 0.7; partly: above it at any diversity",
+    only=("cifar10",),
+    undecided="no model reaches a label consistency of 0.5, or the two are apart by no more than the larger spread over seeds",
+)
 def labels_matched_better(v, model="ours"):
     "Figure 8 where the paper finds `ours` better than `maae`"
     ours, maae, diversity = v("label_consistency", "ours"), v("label_consistency", "maae"), v("diversity", "ours")
-    if max(ours, maae) < 0.5: return "not decided, neither draws what a classifier recognizes"
-    if abs(ours - maae) <= max(spread(v, "label_consistency", model) for model in ("ours", "maae")): return "not decided, within the spread"
+    if max(ours, maae) < 0.5:
+        return "not decided, neither draws what a classifier recognizes"
+    if abs(ours - maae) <= max(spread(v, "label_consistency", model) for model in ("ours", "maae")):
+        return "not decided, within the spread"
     return grade(ours > maae and diversity >= 0.7, ours > maae)
 
 # %% ../nbs/14_verdicts.ipynb #9a29de73
-@claim("codes apart for each class", "9", '"the code generator learns a distinct conditional distribution for each class of images"', of="MNIST, SVHN, CIFAR-10",
-       claim="a distinct distribution of codes for each class",
-       rule="purity of at least 0.9, and a silhouette above that of the untrained code generator and of the fixed prior; partly: purity of at least 0.5 and the same")
+@claim(
+    "codes apart for each class",
+    "9",
+    '"the code generator learns a distinct conditional distribution for each class of images"',
+    of="MNIST, SVHN, CIFAR-10",
+    claim="a distinct distribution of codes for each class",
+    rule="purity of at least 0.9, and a silhouette above that of the untrained code generator and of the fixed prior; partly: purity of at least 0.5 and the same",
+)
 def codes_apart(v, model="ours"):
     "Figure 9: nearest-neighbour purity and silhouette of codes"
     purity, trained = v("knn_purity", "ours"), v("silhouette", "ours")
@@ -235,26 +338,56 @@ def least_of(v, model):
     "The smaller of the clustering accuracy of Q and the purity of samples"
     return min(v("clustering_accuracy", model), v("purity", model))
 
-@claim("categories are classes", "11", '"both our model and AAE successfully learn to disentangle the label from the remaining information"', of="MNIST", claim="categories are classes",
-       rule="clustering accuracy and purity of at least 0.9 at a diversity of at least 0.7, all classes drawn; partly: both at least 0.5", models=("ours", "maae"), both=True, never=MIXED)
+
+@claim(
+    "categories are classes",
+    "11",
+    '"both our model and AAE successfully learn to disentangle the label from the remaining information"',
+    of="MNIST",
+    claim="categories are classes",
+    rule="clustering accuracy and purity of at least 0.9 at a diversity of at least 0.7, all classes drawn; partly: both at least 0.5",
+    models=("ours", "maae"),
+    both=True,
+    never=MIXED,
+)
 def categories_are_classes(v, model):
     "Figure 11 where the paper finds classes"
     least, diversity, drawn = least_of(v, model), v("diversity", model), v("classes_drawn", model)
-    if least >= 0.9 and diversity >= 0.7 and drawn == v("classes_to_draw", "real test images"): return "reproduced"
+    if least >= 0.9 and diversity >= 0.7 and drawn == v("classes_to_draw", "real test images"):
+        return "reproduced"
     return "partly reproduced" if least >= 0.5 else "not reproduced"
 
 # %% ../nbs/14_verdicts.ipynb #a91b426c
-@claim("columns mix classes", "11", '"each column could mix images from different digits/classes"', of="SVHN, CIFAR-10", claim="categories are classes",
-       rule="columns mix classes, clustering accuracy or purity below 0.9, at a diversity of at least 0.3; a Q that has learned nothing meets that too", models=("ours", "maae"), both=True, only=MIXED)
+@claim(
+    "columns mix classes",
+    "11",
+    '"each column could mix images from different digits/classes"',
+    of="SVHN, CIFAR-10",
+    claim="categories are classes",
+    rule="columns mix classes, clustering accuracy or purity below 0.9, at a diversity of at least 0.3; a Q that has learned nothing meets that too",
+    models=("ours", "maae"),
+    both=True,
+    only=MIXED,
+)
 def columns_mix(v, model):
     "Figure 11 where the paper finds no classes"
     least = least_of(v, model)
-    if v("diversity", model) < 0.3: return "not decided, the samples have collapsed"
+    if v("diversity", model) < 0.3:
+        return "not decided, the samples have collapsed"
     return "reproduced" if least < 0.9 else "not reproduced, better separated than in the paper"
 
 # %% ../nbs/14_verdicts.ipynb #3395d6ee
-@claim("categories are background colours", "11", '"both models have a tendency to cluster images with similar background colors"', of="SVHN, CIFAR-10", claim="categories are background colours",
-       rule="categories hold at least a quarter of the border colour's variance, and more than twice the share that the classes of real images hold; partly: the latter", models=("ours", "maae"), both=True, only=MIXED)
+@claim(
+    "categories are background colours",
+    "11",
+    '"both models have a tendency to cluster images with similar background colors"',
+    of="SVHN, CIFAR-10",
+    claim="categories are background colours",
+    rule="categories hold at least a quarter of the border colour's variance, and more than twice the share that the classes of real images hold; partly: the latter",
+    models=("ours", "maae"),
+    both=True,
+    only=MIXED,
+)
 def backgrounds_alike(v, model):
     "Figure 11 where the paper finds background colours"
     share = v("border_colour_share", model)
@@ -262,17 +395,29 @@ def backgrounds_alike(v, model):
     return grade(share >= 0.25 and beyond_classes, beyond_classes)
 
 # %% ../nbs/14_verdicts.ipynb #c862d371
-@claim("codes of encoder and prior alike", "12", '"the encoder is regularized well to produce an aggregated posterior distribution similar to that at the code generator output"',
-       of="MNIST, SVHN, CIFAR-10", claim="codes of the encoder are distributed as those of the prior",
-       rule="told apart with an accuracy of at most 0.6, partly 0.75", models=("ours", "maae"))
+@claim(
+    "codes of encoder and prior alike",
+    "12",
+    '"the encoder is regularized well to produce an aggregated posterior distribution similar to that at the code generator output"',
+    of="MNIST, SVHN, CIFAR-10",
+    claim="codes of the encoder are distributed as those of the prior",
+    rule="told apart with an accuracy of at most 0.6, partly 0.75",
+    models=("ours", "maae"),
+)
 def codes_alike(v, model):
     "Figure 12: how well a network tells codes of the encoder from codes of the prior"
     told = v("two_sample_accuracy", model)
     return grade(told <= 0.6, told <= 0.75)
 
 # %% ../nbs/14_verdicts.ipynb #a0ab7ed2
-@claim("codes apart for each category", "12", '"the code generator learns distinct conditional distributions according to the categorical label input"', of="MNIST, SVHN, CIFAR-10",
-       claim="a distinct distribution of codes for each category", rule="purity of the prior of at least 0.9, partly 0.5")
+@claim(
+    "codes apart for each category",
+    "12",
+    '"the code generator learns distinct conditional distributions according to the categorical label input"',
+    of="MNIST, SVHN, CIFAR-10",
+    claim="a distinct distribution of codes for each category",
+    rule="purity of the prior of at least 0.9, partly 0.5",
+)
 def categories_apart(v, model="ours"):
     "Figure 12: nearest-neighbour purity of the code generator's codes"
     purity = v("knn_purity", "ours")
@@ -281,15 +426,31 @@ def categories_apart(v, model="ours"):
 # %% ../nbs/14_verdicts.ipynb #c8fda669
 CLUSTERS = dict(claim="the encoder clusters images of a class", models=("ours", "maae"))
 
-@claim("encoder clusters classes", "12", '"the encoder successfully learns to cluster images of the same digit on MNIST"', of="MNIST", never=MIXED,
-       rule="purity of the encoder of at least 0.9, partly 0.5", **CLUSTERS)
+
+@claim(
+    "encoder clusters classes",
+    "12",
+    '"the encoder successfully learns to cluster images of the same digit on MNIST"',
+    of="MNIST",
+    never=MIXED,
+    rule="purity of the encoder of at least 0.9, partly 0.5",
+    **CLUSTERS,
+)
 def encoder_clusters(v, model):
     "Figure 12 where the paper sees clusters: nearest-neighbour purity of the encoder's codes"
     purity = v("knn_purity", model)
     return grade(purity >= 0.9, purity >= 0.5)
 
-@claim("encoder does not cluster classes", "12", '"not obvious on SVHN and CIFAR-10"', of="SVHN, CIFAR-10", only=MIXED,
-       rule="purity of the encoder below 0.9, which an encoder that has learned nothing meets too", **CLUSTERS)
+
+@claim(
+    "encoder does not cluster classes",
+    "12",
+    '"not obvious on SVHN and CIFAR-10"',
+    of="SVHN, CIFAR-10",
+    only=MIXED,
+    rule="purity of the encoder below 0.9, which an encoder that has learned nothing meets too",
+    **CLUSTERS,
+)
 def encoder_mixes(v, model):
     "Figure 12 where the paper sees none: nearest-neighbour purity of the encoder's codes"
     return grade(v("knn_purity", model) < 0.9, False)
@@ -298,14 +459,22 @@ def encoder_mixes(v, model):
 def higher(v, model="ours"):
     "Table 1: whether the score of `ours` is above that of `maae` by more than the larger spread"
     ours, maae = v("inception_score", "ours"), v("inception_score", "maae")
-    if max(ours, maae) < v("inception_score", "real test images", claim="the score of real images") / 2: return "not decided, neither is near to real images"
+    if max(ours, maae) < v("inception_score", "real test images", claim="the score of real images") / 2:
+        return "not decided, neither is near to real images"
     gap, noise = ours - maae, max(v("inception_score", m, column="spread") for m in ("ours", "maae"))
     return "reproduced" if gap > noise else "not decided, within the spread" if gap > -noise else "not reproduced"
 
+
 for setting in ("generation", "supervised", "unsupervised"):
-    claim(f"higher score, {setting}", "Table 1", "in the table a learned prior scores higher than a Gaussian one", of="CIFAR-10",
-          claim=f"{setting}: a learned prior scores higher", rule="a learned prior scores higher by more than the larger of the two spreads",
-          undecided="the gap is smaller, or both are below half the score of real images")(higher)
+    claim(
+        f"higher score, {setting}",
+        "Table 1",
+        "in the table a learned prior scores higher than a Gaussian one",
+        of="CIFAR-10",
+        claim=f"{setting}: a learned prior scores higher",
+        rule="a learned prior scores higher by more than the larger of the two spreads",
+        undecided="the gap is smaller, or both are below half the score of real images",
+    )(higher)
 
 # %% ../nbs/14_verdicts.ipynb #63d06687
 def numbers_of(rows, strip=""):
@@ -322,43 +491,76 @@ def line_of(c, rows, about):
     "Cells of one line: claim `c`, judged by `rows` of one data set, preset and extractor, which `about` says in words"
     judged = {model: decide(c.key, rows, model) for model in c.models}
     text, used = judged["ours"]
-    if c.both: text = of_both([own for own, _ in judged.values()])
+    if c.both:
+        text = of_both([own for own, _ in judged.values()])
     ours = [row for row in used if row["model"].startswith("ours")]
     beside = [numbers_of([row for row in used if row not in ours])]
     for model, (other, its) in judged.items():
         own = [row for row in its if row["model"] == model]
-        if model != "ours" and own: beside.append(numbers_of(own).replace(":", f", {other}:", 1))
+        if model != "ours" and own:
+            beside.append(numbers_of(own).replace(":", f", {other}:", 1))
     said = textwrap.shorten(c.said.strip('"'), 105, placeholder=" ...")
     seeds = ", ".join(sorted({row["seeds"] for row in used}))
-    return [c.figure, f'"{said}" ({c.of})' if c.said[0] == '"' else f"{c.claim} ({c.of})", about, f"**{text}**", numbers_of(ours, "ours"), "; ".join(filter(None, beside)), seeds]
+    return [
+        c.figure,
+        f'"{said}" ({c.of})' if c.said[0] == '"' else f"{c.claim} ({c.of})",
+        about,
+        f"**{text}**",
+        numbers_of(ours, "ours"),
+        "; ".join(filter(None, beside)),
+        seeds,
+    ]
 
 # %% ../nbs/14_verdicts.ipynb #19eb054b
-CONDITIONS = {"5": "none", "6": "none", "8": "label", "9": "label", "11": "category", "12": "category",
-              "higher score, generation": "none", "higher score, supervised": "label", "higher score, unsupervised": "category"}
+CONDITIONS = {
+    "5": "none",
+    "6": "none",
+    "8": "label",
+    "9": "label",
+    "11": "category",
+    "12": "category",
+    "higher score, generation": "none",
+    "higher score, supervised": "label",
+    "higher score, unsupervised": "category",
+}
 BEYOND = ("consistency", "augment", "r1", "spectral_norm")
+
 
 @functools.cache
 def beyond_in(command, dataset, condition):
     "Settings beyond the paper, as Markdown, of the training on `dataset` that a row's `command` names"
-    trains = {name for name, field in Config.__dataclass_fields__.items() if field.metadata["trains"]} - {"dataset", "model", "seed"}
-    given = {name: text for name, text in given_in(dict(command=command)).items() if name in {*trains, "preset", "recipe"}}
+    trains = {name for name, field in Config.__dataclass_fields__.items() if field.metadata["trains"]} - {
+        "dataset",
+        "model",
+        "seed",
+    }
+    given = {
+        name: text for name, text in given_in(dict(command=command)).items() if name in {*trains, "preset", "recipe"}
+    }
     data = given_in(dict(command=command)).get("dataset", dataset)
-    config = Config.of_acting(given | dict(dataset=data if data in DATASETS else Path(data).absolute(), condition=condition))
+    config = Config.of_acting(
+        given | dict(dataset=data if data in DATASETS else Path(data).absolute(), condition=condition)
+    )
     values = {name: getattr(config, name) for name in BEYOND}
-    return [f"`{name} {word(value) if value is True else format(value, 'g')}`" for name, value in values.items() if value]
+    return [
+        f"`{name} {word(value) if value is True else format(value, 'g')}`" for name, value in values.items() if value
+    ]
 
 # %% ../nbs/14_verdicts.ipynb #5105c75f
 COLUMNS = ("figure", "claim (of)", "data set, preset", "verdict", "numbers of `ours`", "beside them", "seeds")
+
 
 def groups_of(c, rows):
     "Pairs (what they are of, in words; rows): the rows of the claim's figure, by data set, preset and, in Table 1, extractor"
     groups, condition = {}, CONDITIONS[c.key if c.figure == "Table 1" else c.figure]
     for row in rows:
-        if row["figure"] != c.figure or c.key not in claims_of(c.figure, row["dataset"]): continue
+        if row["figure"] != c.figure or c.key not in claims_of(c.figure, row["dataset"]):
+            continue
         extractor = [row["extractor"]] if c.figure == "Table 1" else []
         beyond = beyond_in(row["command"], row["dataset"], condition)
         groups.setdefault(", ".join([row["dataset"], row["preset"], *beyond, *extractor]), []).append(row)
     return groups.items()
+
 
 def verdicts_table(rows):
     "Markdown table: a line for every claim and data set that `rows` (dicts of texts by `results.HEADER`) have the figure of"

@@ -1,7 +1,8 @@
 """What every test relies on: no window, one thread, runs in a folder of their own, repeatable examples."""
+
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")    # before torch is imported; small networks are fastest so
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; small networks are fastest so
 os.environ["MPLBACKEND"] = "Agg"
 
 import hypothesis

@@ -26,8 +26,12 @@ from aae_prior import data as D
 def arrays(n=30, classes=3, shape=(8, 8, 3), **other):
     "Arrays that are as they should be, with those of `other` in their place (None: left out)."
     rng = np.random.default_rng(0)
-    good = {"x_train": rng.integers(0, 256, (n, *shape), dtype=np.uint8), "y_train": np.arange(n) % classes,
-            "x_test": rng.integers(0, 256, (6, *shape), dtype=np.uint8), "y_test": np.arange(6) % classes}
+    good = {
+        "x_train": rng.integers(0, 256, (n, *shape), dtype=np.uint8),
+        "y_train": np.arange(n) % classes,
+        "x_test": rng.integers(0, 256, (6, *shape), dtype=np.uint8),
+        "y_test": np.arange(6) % classes,
+    }
     return {key: value for key, value in (good | other).items() if value is not None}
 
 
@@ -38,13 +42,16 @@ def npz(path, compressed=False, **other):
 
 def picture(path, size=(12, 12), mode="RGB", **kw):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(len(path.name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode).save(path, **kw)
+    Image.fromarray(
+        np.random.default_rng(len(path.name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    ).convert(mode).save(path, **kw)
     return path
 
 
 def picture_folder(folder, classes=("ant", "bee"), each=6, **kw):
     for name in classes:
-        for i in range(each): picture(folder / name / f"{i}.png", **kw)
+        for i in range(each):
+            picture(folder / name / f"{i}.png", **kw)
     return folder
 
 
@@ -88,7 +95,10 @@ BAD_ARRAYS = {  # the arrays that are wrong, and a word that the refusal has to 
     "labels from 1": (dict(y_train=Y + 1), "label 0"),
     "labels that skip a class": (dict(y_train=np.where(Y == 1, 3, Y)), "label 1"),
     "a huge label": (dict(y_train=np.where(np.arange(30) == 4, 10**9, Y)), "1000000000"),
-    "an enormous unsigned label": (dict(y_train=np.where(np.arange(30) == 4, 2**64 - 1, Y.astype(np.uint64))), "y_train"),
+    "an enormous unsigned label": (
+        dict(y_train=np.where(np.arange(30) == 4, 2**64 - 1, Y.astype(np.uint64))),
+        "y_train",
+    ),
     "one class": (dict(y_train=Y * 0, y_test=Y[:6] * 0), "two classes"),
     "no y_train": (dict(y_train=None), "y_train"),
     "no x_train": (dict(x_train=None), "x_train"),
@@ -107,13 +117,18 @@ BAD_ARRAYS = {  # the arrays that are wrong, and a word that the refusal has to 
     "pickled images": (dict(x_train=objects), "x_train"),
     "pickled labels": (dict(y_train=objects), "y_train"),
     "pickled class names": (dict(class_names=objects[:3]), "class_names"),
-    "no test arrays and one image a class": (dict(x_train=X[:3], y_train=Y[:3], x_test=None, y_test=None), "one image a class"),
+    "no test arrays and one image a class": (
+        dict(x_train=X[:3], y_train=Y[:3], x_test=None, y_test=None),
+        "one image a class",
+    ),
 }
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def refuse(*args, **kwargs): raise urllib.error.URLError("no network in tests")
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network in tests")
+
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
 
 
@@ -130,11 +145,14 @@ def footprint(folder):
 def assert_refused(folder, source, *words, **kw):
     "The source is refused on one line with these words, and nothing under the folder was touched."
     before = footprint(folder)
-    with pytest.raises((ValueError, OSError)) as refused: D.load(source, **kw)
+    with pytest.raises((ValueError, OSError)) as refused:
+        D.load(source, **kw)
     line = str(refused.value)
     assert "\n" not in line and "\r" not in line and 20 < len(line) < 6000
     assert all(word in line for word in words), line
-    assert refused.value.__context__ is None or refused.value.__suppress_context__, "a second traceback would be printed"
+    assert refused.value.__context__ is None or refused.value.__suppress_context__, (
+        "a second traceback would be printed"
+    )
     assert footprint(folder) == before
     return line
 
@@ -156,7 +174,8 @@ def member(array, **change):
 
 def archive(path, members):
     with zipfile.ZipFile(path, "w") as z:
-        for name, content in members: z.writestr(name, content)
+        for name, content in members:
+            z.writestr(name, content)
     return path
 
 
@@ -176,7 +195,9 @@ def encrypted(path):
     content = bytearray(npz(path).read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag that says a password is needed
         start = 0
-        while (start := content.find(signature, start)) >= 0: content[start + offset] |= 1; start += 4
+        while (start := content.find(signature, start)) >= 0:
+            content[start + offset] |= 1
+            start += 4
     path.write_bytes(content)
     return path
 
@@ -190,8 +211,12 @@ def renamed_in_directory(path):
 
 class Trap:
     "Unpickling one makes the folder of its name."
-    def __init__(self, folder): self.folder = folder
-    def __reduce__(self): return os.mkdir, (str(self.folder),)
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
 
 
 def written(path, content):
@@ -228,15 +253,18 @@ def truncated_jpeg(folder):
 
 def spoilt(how):
     "A good folder of images, spoilt by `how(folder)`."
+
     def make(path):
         folder = picture_folder(path / "pictures")
         how(folder)
         return folder
+
     return make
 
 
 def many_bad(folder):
-    for i in range(70): written(folder / "bee" / f"bad{i:02}.png", b"not a picture")
+    for i in range(70):
+        written(folder / "bee" / f"bad{i:02}.png", b"not a picture")
 
 
 BAD_FILES = {  # what makes the bad source in a folder, and words that the refusal has to say
@@ -258,19 +286,46 @@ BAD_FILES = {  # what makes the bad source in a folder, and words that the refus
     "path traversal": (lambda p: archive(p / "x.npz", parts() + [("../../evil.npy", b"1")]), ["x.npz", "evil.npy"]),
     "an absolute path": (lambda p: archive(p / "x.npz", parts() + [("/tmp/evil.npy", b"1")]), ["x.npz", "evil.npy"]),
     "a Windows path": (lambda p: archive(p / "x.npz", parts() + [("C:\\evil.npy", b"1")]), ["x.npz", "evil.npy"]),
-    "a folder in the archive": (lambda p: archive(p / "x.npz", [("data/" + k, v) for k, v in parts()]), ["x.npz", "data/x_train.npy"]),
+    "a folder in the archive": (
+        lambda p: archive(p / "x.npz", [("data/" + k, v) for k, v in parts()]),
+        ["x.npz", "data/x_train.npy"],
+    ),
     "a member that is no array": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": b"hello"})), ["x.npz"]),
     "a member that is a pickle": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": pickle.dumps(X)})), ["x.npz"]),
-    "a trap in a pickle": (lambda p: npz(p / "x.npz", x_train=np.array([Trap(p / "sprung")] * 30, dtype=object)), ["x.npz", "x_train.npy"]),
-    "an array twice": (lambda p: archive(p / "x.npz", parts() + [("y_test.npy", member(Y[:6]))]), ["x.npz", "one name"]),
+    "a trap in a pickle": (
+        lambda p: npz(p / "x.npz", x_train=np.array([Trap(p / "sprung")] * 30, dtype=object)),
+        ["x.npz", "x_train.npy"],
+    ),
+    "an array twice": (
+        lambda p: archive(p / "x.npz", parts() + [("y_test.npy", member(Y[:6]))]),
+        ["x.npz", "one name"],
+    ),
     "a directory that disagrees": (lambda p: renamed_in_directory(p / "x.npz"), ["x.npz", "clasz_names.npy"]),
     "a program in the archive": (lambda p: archive(p / "x.npz", parts() + [("setup.py", b"1")]), ["x.npz", "setup.py"]),
-    "a shape too small for its bytes": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 8, 6, 3))})), ["x.npz", "bytes"]),
-    "a shape too large for its bytes": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 9, 8, 3))})), ["x.npz"]),
-    "a shape of a petabyte": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 10**7, 10**6, 3))})), ["x.npz"]),
-    "a negative shape": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, -8, -8, 3))})), ["x.npz"]),
-    "a type that is none": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, descr="|Z9")})), ["x.npz"]),
-    "an object type in the header": (lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, descr="|O")})), ["x.npz"]),
+    "a shape too small for its bytes": (
+        lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 8, 6, 3))})),
+        ["x.npz", "bytes"],
+    ),
+    "a shape too large for its bytes": (
+        lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 9, 8, 3))})),
+        ["x.npz"],
+    ),
+    "a shape of a petabyte": (
+        lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, 10**7, 10**6, 3))})),
+        ["x.npz"],
+    ),
+    "a negative shape": (
+        lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, shape=(30, -8, -8, 3))})),
+        ["x.npz"],
+    ),
+    "a type that is none": (
+        lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, descr="|Z9")})),
+        ["x.npz"],
+    ),
+    "an object type in the header": (
+        lambda p: archive(p / "x.npz", parts(**{"x_train.npy": member(X, descr="|O")})),
+        ["x.npz"],
+    ),
     "a folder named x.npz": (lambda p: folder_of(p / "x.npz"), ["x.npz", "regular file"]),
     "a pipe": (lambda p: fifo(p / "x.npz"), ["x.npz", "regular file"]),
     "a link to nothing": (lambda p: linked(p / "x.npz", p / "absent"), ["x.npz"]),
@@ -285,16 +340,34 @@ BAD_FILES = {  # what makes the bad source in a folder, and words that the refus
     "a folder with one class": (lambda p: picture_folder(p / "pictures", classes=["ant"]), ["pictures", "two classes"]),
     "an empty class": (spoilt(lambda f: (f / "cow").mkdir()), ["pictures", "cow"]),
     "a class of hidden files": (spoilt(lambda f: written(f / "cow" / ".keep", b"")), ["pictures", "cow"]),
-    "train and test sub-folders": (lambda p: picture_folder(picture_folder(p / "pictures" / "train").parent / "test").parent, ["train/ant", "test/bee"]),
+    "train and test sub-folders": (
+        lambda p: picture_folder(picture_folder(p / "pictures" / "train").parent / "test").parent,
+        ["train/ant", "test/bee"],
+    ),
     "pictures beside the classes": (spoilt(lambda f: picture(f / "stray.jpg")), ["pictures", "stray.jpg"]),
-    "a text file among the pictures": (spoilt(lambda f: written(f / "ant" / "notes.txt", b"hello")), ["ant/notes.txt (not an image)"]),
+    "a text file among the pictures": (
+        spoilt(lambda f: written(f / "ant" / "notes.txt", b"hello")),
+        ["ant/notes.txt (not an image)"],
+    ),
     "an empty picture": (spoilt(lambda f: written(f / "bee" / "none.png", b"")), ["bee/none.png"]),
     "a picture cut short": (spoilt(truncated_jpeg), ["ant/cut.jpg"]),
-    "a damaged PNG": (spoilt(lambda f: written(f / "ant" / "9.png", (f / "ant" / "1.png").read_bytes().replace(b"IDAT", b"IDAX"))), ["ant/9.png"]),
-    "a 16-bit picture": (spoilt(lambda f: Image.fromarray(np.full((9, 9), 999, np.uint16)).save(f / "ant" / "deep.png")), ["ant/deep.png (more than 8 bits"]),
-    "a float picture": (spoilt(lambda f: Image.fromarray(np.ones((9, 9), np.float32)).save(f / "ant" / "real.tif")), ["ant/real.tif (more than 8 bits"]),
+    "a damaged PNG": (
+        spoilt(lambda f: written(f / "ant" / "9.png", (f / "ant" / "1.png").read_bytes().replace(b"IDAT", b"IDAX"))),
+        ["ant/9.png"],
+    ),
+    "a 16-bit picture": (
+        spoilt(lambda f: Image.fromarray(np.full((9, 9), 999, np.uint16)).save(f / "ant" / "deep.png")),
+        ["ant/deep.png (more than 8 bits"],
+    ),
+    "a float picture": (
+        spoilt(lambda f: Image.fromarray(np.ones((9, 9), np.float32)).save(f / "ant" / "real.tif")),
+        ["ant/real.tif (more than 8 bits"],
+    ),
     "a picture of 2 pixels": (spoilt(lambda f: picture(f / "ant" / "dot.png", size=(2, 9))), ["ant/dot.png (only 2x9"]),
-    "a picture that is a link to nothing": (spoilt(lambda f: linked(f / "bee" / "gone.png", f / "absent.png")), ["bee/gone.png (No such"]),
+    "a picture that is a link to nothing": (
+        spoilt(lambda f: linked(f / "bee" / "gone.png", f / "absent.png")),
+        ["bee/gone.png (No such"],
+    ),
     "many bad pictures": (spoilt(many_bad), ["70 of 82 files", "bee/bad00.png", "bee/bad49.png", "and 20 more"]),
     "one picture a class": (lambda p: picture_folder(p / "pictures", each=1), ["pictures", "one image a class"]),
 }
@@ -309,16 +382,26 @@ def test_bad_files_are_refused(kind, tmp_path):
 
 def test_all_unreadable_pictures_are_named(tmp_path):
     folder = picture_folder(tmp_path / "pictures")
-    bad = [written(folder / name, content) for name, content in
-           (("ant/a.png", b""), ("ant/b.jpg", b"\xff\xd8\xff"), ("bee/c.gif", b"GIF89a"), ("bee/d.bmp", b"BM"))]
+    bad = [
+        written(folder / name, content)
+        for name, content in (
+            ("ant/a.png", b""),
+            ("ant/b.jpg", b"\xff\xd8\xff"),
+            ("bee/c.gif", b"GIF89a"),
+            ("bee/d.bmp", b"BM"),
+        )
+    ]
     assert_refused(tmp_path, folder, "4 of 16 files", *(f"{file.parent.name}/{file.name}" for file in bad))
 
 
 def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     path, real = npz(tmp_path / "secret.npz"), zipfile.ZipFile
+
     def denied(file, *args):
-        if Path(file) == path: raise PermissionError(13, "Permission denied", str(file))  # for root, permissions do not hold
+        if Path(file) == path:
+            raise PermissionError(13, "Permission denied", str(file))  # for root, permissions do not hold
         return real(file, *args)
+
     monkeypatch.setattr(zipfile, "ZipFile", denied)
     assert_refused(tmp_path, path, "secret.npz", "Permission denied")
 
@@ -326,14 +409,21 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_permissions_of_the_system_are_refused_in_one_line(tmp_path):
     path, folder = npz(tmp_path / "secret.npz"), picture_folder(tmp_path / "pictures")
-    for locked in (path, folder / "ant" / "1.png"): locked.chmod(0)
-    with pytest.raises(OSError, match="secret.npz.*Permission denied"): D.load(path)
-    with pytest.raises(ValueError, match="ant/1.png .Permission denied"): D.load(folder)
+    for locked in (path, folder / "ant" / "1.png"):
+        locked.chmod(0)
+    with pytest.raises(OSError, match="secret.npz.*Permission denied"):
+        D.load(path)
+    with pytest.raises(ValueError, match="ant/1.png .Permission denied"):
+        D.load(folder)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    path = npz(tmp_path_factory.mktemp("whole") / "mine.npz", class_names=np.array(["a", "b", "c"]), names=np.array([f"{i}.jpg" for i in range(30)]))
+    path = npz(
+        tmp_path_factory.mktemp("whole") / "mine.npz",
+        class_names=np.array(["a", "b", "c"]),
+        names=np.array([f"{i}.jpg" for i in range(30)]),
+    )
     return path.read_bytes(), D.load(path, size=8)
 
 
@@ -343,11 +433,15 @@ def test_any_damage_is_refused_or_harmless(whole, tmp_path, where, flip, cut):
     "A changed byte, or an end that is missing: the data are refused in one line, or are exactly those of the whole file."
     content, expected = bytearray(whole[0]), whole[1]
     at = int(where * len(content))
-    if cut: content = content[:at]
-    else: content[at] ^= flip
+    if cut:
+        content = content[:at]
+    else:
+        content[at] ^= flip
     path = written(tmp_path / "mine.npz", bytes(content))
-    try: found = D.load(path, size=8)
-    except (ValueError, OSError) as error: assert "\n" not in str(error) and str(path) in str(error)
+    try:
+        found = D.load(path, size=8)
+    except (ValueError, OSError) as error:
+        assert "\n" not in str(error) and str(path) in str(error)
     else:
         assert found.fingerprint == expected.fingerprint
         assert (found.class_names, found.names_train) == (expected.class_names, expected.names_train)
@@ -356,9 +450,18 @@ def test_any_damage_is_refused_or_harmless(whole, tmp_path, where, flip, cut):
 
 # -- names and roots -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, words", [
-    ("imagenet", ["'imagenet'", *D.NAMES]), ("MNIST", ["did you mean 'mnist'"]), ("fashion-mnist", ["did you mean 'fashion_mnist'"]),
-    ("cifar100", ["did you mean 'cifar10'"]), ("", ["''"]), (None, ["'None'"])])
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("imagenet", ["'imagenet'", *D.NAMES]),
+        ("MNIST", ["did you mean 'mnist'"]),
+        ("fashion-mnist", ["did you mean 'fashion_mnist'"]),
+        ("cifar100", ["did you mean 'cifar10'"]),
+        ("", ["''"]),
+        (None, ["'None'"]),
+    ],
+)
 def test_unknown_names_are_refused_with_the_known_ones(name, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_refused(tmp_path, name, *words)
@@ -369,13 +472,21 @@ def test_bad_sizes_are_refused(size, tmp_path):
     assert_refused(tmp_path, "digits", "size", "8 to 512", size=size)
 
 
-@pytest.mark.parametrize("name, files", [
-    ("mnist", ["MNIST/raw/train-images-idx3-ubyte.gz", "MNIST/raw/t10k-labels-idx1-ubyte.gz"]),
-    ("fashion_mnist", ["FashionMNIST/raw/train-images-idx3-ubyte.gz"]), ("svhn", ["train_32x32.mat", "test_32x32.mat"]),
-    ("cifar10", ["cifar-10-python.tar.gz"]), ("flowers102", ["flowers-102/102flowers.tgz", "flowers-102/setid.mat"])])
+@pytest.mark.parametrize(
+    "name, files",
+    [
+        ("mnist", ["MNIST/raw/train-images-idx3-ubyte.gz", "MNIST/raw/t10k-labels-idx1-ubyte.gz"]),
+        ("fashion_mnist", ["FashionMNIST/raw/train-images-idx3-ubyte.gz"]),
+        ("svhn", ["train_32x32.mat", "test_32x32.mat"]),
+        ("cifar10", ["cifar-10-python.tar.gz"]),
+        ("flowers102", ["flowers-102/102flowers.tgz", "flowers-102/setid.mat"]),
+    ],
+)
 def test_nothing_found_and_no_network(name, files, tmp_path):
     for root in (tmp_path, tmp_path / "new"):
-        line = assert_refused(tmp_path, name, name, str(root), f"{name}.npz", *files, "AAE_PRIOR_DATA", "network", root=root)
+        line = assert_refused(
+            tmp_path, name, name, str(root), f"{name}.npz", *files, "AAE_PRIOR_DATA", "network", root=root
+        )
         assert line.startswith(str(root) + ":")
     assert not list(tmp_path.iterdir())
 
@@ -396,10 +507,15 @@ def test_the_root_is_the_argument_then_the_variable_then_the_cache(tmp_path, mon
     assert len(D.load("mnist")) == 60
 
 
-@pytest.mark.parametrize("name, wrong", [
-    ("svhn", dict(n=40, classes=10, y_train=1 + np.arange(40) % 10)),  # digit 0 stored as 10
-    ("flowers102", dict(n=204, y_train=1 + np.arange(204) % 102, x_test=None, y_test=None)), ("mnist", dict(n=40, classes=9, shape=(28, 28))),
-    ("cifar10", dict(n=44, classes=11))])
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        ("svhn", dict(n=40, classes=10, y_train=1 + np.arange(40) % 10)),  # digit 0 stored as 10
+        ("flowers102", dict(n=204, y_train=1 + np.arange(204) % 102, x_test=None, y_test=None)),
+        ("mnist", dict(n=40, classes=9, shape=(28, 28))),
+        ("cifar10", dict(n=44, classes=11)),
+    ],
+)
 def test_known_sets_have_their_own_labels(name, wrong, tmp_path):
     npz(tmp_path / f"{name}.npz", **wrong)
     assert_refused(tmp_path, name, str(tmp_path / f"{name}.npz"), root=tmp_path)
@@ -418,11 +534,15 @@ def test_a_root_that_is_a_file_is_refused(tmp_path):
 
 # -- the published archives ------------------------------------------------------------------------------------------
 
-def md5(content): return hashlib.md5(content).hexdigest()
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
 
 
 def idx(a):
-    return gzip.compress(bytes([0, 0, 8, a.ndim]) + np.array(a.shape, ">i4").tobytes() + a.astype(np.uint8).tobytes(), mtime=0)
+    return gzip.compress(
+        bytes([0, 0, 8, a.ndim]) + np.array(a.shape, ">i4").tobytes() + a.astype(np.uint8).tobytes(), mtime=0
+    )
 
 
 def tarball(files):
@@ -437,6 +557,7 @@ def tarball(files):
 
 def mat(**values):
     from scipy.io import savemat
+
     stream = io.BytesIO()
     savemat(stream, values)
     return stream.getvalue()
@@ -444,50 +565,96 @@ def mat(**values):
 
 def jpeg(size):
     stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(size).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(stream, "JPEG")
+    Image.fromarray(np.random.default_rng(size).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(
+        stream, "JPEG"
+    )
     return stream.getvalue()
 
 
 def published(name, patch):
     "Small archives of the published form by their path in the root, their checksums put in the place of the real ones."
     from torchvision import datasets as tv
+
     rng = np.random.default_rng(0)
     if name in ("mnist", "fashion_mnist"):
         source = tv.MNIST if name == "mnist" else tv.FashionMNIST
-        files = {"train-images-idx3-ubyte.gz": idx(rng.integers(0, 256, (40, 28, 28))), "train-labels-idx1-ubyte.gz": idx(np.arange(40) % 10),
-                 "t10k-images-idx3-ubyte.gz": idx(rng.integers(0, 256, (20, 28, 28))), "t10k-labels-idx1-ubyte.gz": idx(np.arange(20) % 10)}
+        files = {
+            "train-images-idx3-ubyte.gz": idx(rng.integers(0, 256, (40, 28, 28))),
+            "train-labels-idx1-ubyte.gz": idx(np.arange(40) % 10),
+            "t10k-images-idx3-ubyte.gz": idx(rng.integers(0, 256, (20, 28, 28))),
+            "t10k-labels-idx1-ubyte.gz": idx(np.arange(20) % 10),
+        }
         patch.setattr(source, "resources", [(file, md5(content)) for file, content in files.items()])
         return {f"{source.__name__}/raw/{file}": content for file, content in files.items()}
     if name == "svhn":
-        files = {f"{part}_32x32.mat": mat(X=rng.integers(0, 256, (32, 32, 3, n)).astype(np.uint8), y=1 + np.arange(n)[:, None] % 10)
-                 for part, n in (("train", 40), ("test", 20))}
-        patch.setattr(tv.SVHN, "split_list", {part: [f"http://x/{part}", f"{part}_32x32.mat", md5(files[f"{part}_32x32.mat"])] for part in ("train", "test")})
+        files = {
+            f"{part}_32x32.mat": mat(
+                X=rng.integers(0, 256, (32, 32, 3, n)).astype(np.uint8), y=1 + np.arange(n)[:, None] % 10
+            )
+            for part, n in (("train", 40), ("test", 20))
+        }
+        patch.setattr(
+            tv.SVHN,
+            "split_list",
+            {
+                part: [f"http://x/{part}", f"{part}_32x32.mat", md5(files[f"{part}_32x32.mat"])]
+                for part in ("train", "test")
+            },
+        )
         return files
     if name == "cifar10":
-        batch = lambda: pickle.dumps({"data": rng.integers(0, 256, (20, 3072)).astype(np.uint8), "labels": list(np.arange(20) % 10)})
-        inner = {f"data_batch_{i}": batch() for i in range(1, 6)} | {"test_batch": batch(), "batches.meta": pickle.dumps({"label_names": list("abcdefghij")})}
+        batch = lambda: pickle.dumps(
+            {"data": rng.integers(0, 256, (20, 3072)).astype(np.uint8), "labels": list(np.arange(20) % 10)}
+        )
+        inner = {f"data_batch_{i}": batch() for i in range(1, 6)} | {
+            "test_batch": batch(),
+            "batches.meta": pickle.dumps({"label_names": list("abcdefghij")}),
+        }
         listed = [[file, md5(content)] for file, content in inner.items()]
-        patch.setattr(tv.CIFAR10, "train_list", listed[:5]); patch.setattr(tv.CIFAR10, "test_list", listed[5:6])
+        patch.setattr(tv.CIFAR10, "train_list", listed[:5])
+        patch.setattr(tv.CIFAR10, "test_list", listed[5:6])
         patch.setattr(tv.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": listed[6][1]})
         tgz = tarball({f"cifar-10-batches-py/{file}": content for file, content in inner.items()})
         patch.setattr(tv.CIFAR10, "tgz_md5", md5(tgz))
         return {"cifar-10-python.tar.gz": tgz}
     n = 408
-    files = {"102flowers.tgz": tarball({f"jpg/image_{i:05}.jpg": jpeg((40 + i % 7, 36)) for i in range(1, n + 1)}),
-             "imagelabels.mat": mat(labels=1 + np.arange(n)[None] // 4),
-             "setid.mat": mat(trnid=np.arange(1, n + 1, 4)[None], valid=np.arange(2, n + 1, 4)[None], tstid=np.sort(np.r_[3:n + 1:4, 4:n + 1:4])[None])}
-    patch.setattr(tv.Flowers102, "_file_dict", {key: (file, md5(files[file])) for key, file in zip(("image", "label", "setid"), files)})
+    files = {
+        "102flowers.tgz": tarball({f"jpg/image_{i:05}.jpg": jpeg((40 + i % 7, 36)) for i in range(1, n + 1)}),
+        "imagelabels.mat": mat(labels=1 + np.arange(n)[None] // 4),
+        "setid.mat": mat(
+            trnid=np.arange(1, n + 1, 4)[None],
+            valid=np.arange(2, n + 1, 4)[None],
+            tstid=np.sort(np.r_[3 : n + 1 : 4, 4 : n + 1 : 4])[None],
+        ),
+    }
+    patch.setattr(
+        tv.Flowers102,
+        "_file_dict",
+        {key: (file, md5(files[file])) for key, file in zip(("image", "label", "setid"), files)},
+    )
     return {f"flowers-102/{file}": content for file, content in files.items()}
 
 
-COUNTS = {"mnist": (40, 20, 1, 10), "fashion_mnist": (40, 20, 1, 10), "svhn": (40, 20, 3, 10), "cifar10": (100, 20, 3, 10), "flowers102": (368, 40, 3, 102)}
+COUNTS = {
+    "mnist": (40, 20, 1, 10),
+    "fashion_mnist": (40, 20, 1, 10),
+    "svhn": (40, 20, 3, 10),
+    "cifar10": (100, 20, 3, 10),
+    "flowers102": (368, 40, 3, 102),
+}
 
 
 def assert_made(name, root, monkeypatch):
     "The known data set is right, stands as one array file, and is not made again."
     found = D.load(name, root=root)
     n, n_test, channels, classes = COUNTS[name]
-    assert (len(found), len(found.x_test), found.channels, found.classes, found.size) == (n, n_test, channels, classes, 32)
+    assert (len(found), len(found.x_test), found.channels, found.classes, found.size) == (
+        n,
+        n_test,
+        channels,
+        classes,
+        32,
+    )
     assert found.y_train.min() == 0 and found.y_train.max() == classes - 1 and found.y_test.max() < classes
     assert not list(root.glob(".making-*"))
     with monkeypatch.context() as once:
@@ -498,28 +665,43 @@ def assert_made(name, root, monkeypatch):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_archives_in_the_root_become_one_array_file(name, tmp_path, monkeypatch):
-    for file, content in published(name, monkeypatch).items(): written(tmp_path / file, content)
+    for file, content in published(name, monkeypatch).items():
+        written(tmp_path / file, content)
     before = footprint(tmp_path)
     found = assert_made(name, tmp_path, monkeypatch)
     after = footprint(tmp_path)
-    assert {path: after[path] for path in before} == before and set(after) - set(before) == {str(tmp_path / f"{name}.npz")}
-    if name == "svhn": assert found.y_train[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-    if name == "cifar10": assert found.class_names == list("abcdefghij")
+    assert {path: after[path] for path in before} == before and set(after) - set(before) == {
+        str(tmp_path / f"{name}.npz")
+    }
+    if name == "svhn":
+        assert found.y_train[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    if name == "cifar10":
+        assert found.class_names == list("abcdefghij")
     if name == "flowers102":
         pairs = dict(zip(found.names_train + found.names_test, torch.cat([found.y_train, found.y_test]).tolist()))
-        assert pairs == {f"image_{i:05}.jpg": (i - 1) // 4 for i in range(1, 409)} and found.class_names[0] == "pink primrose"
+        assert (
+            pairs == {f"image_{i:05}.jpg": (i - 1) // 4 for i in range(1, 409)}
+            and found.class_names[0] == "pink primrose"
+        )
         assert D.load(name, root=tmp_path, size=128).size == 128
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_missing_archives_are_downloaded_and_checked(name, tmp_path, monkeypatch):
     files = published(name, monkeypatch)
-    by_name = {Path(file).name: content for file, content in files.items()} | {part: files.get(f"{part}_32x32.mat") for part in ("train", "test")}
+    by_name = {Path(file).name: content for file, content in files.items()} | {
+        part: files.get(f"{part}_32x32.mat") for part in ("train", "test")
+    }
+
     class Response(io.BytesIO):
-        def __init__(self, url, content): super().__init__(content); self.url, self.length = url, len(content)
+        def __init__(self, url, content):
+            super().__init__(content)
+            self.url, self.length = url, len(content)
+
     def serve(request, change=lambda content: content):
         url = request.full_url
         return Response(url, change(by_name[url.rsplit("/", 1)[1]]))
+
     monkeypatch.setattr(urllib.request, "urlopen", lambda request: serve(request, lambda content: content[:-1] + b"?"))
     assert_refused(tmp_path, name, name, str(tmp_path), root=tmp_path / "data")  # a wrong checksum
     assert not list(tmp_path.iterdir())
@@ -532,18 +714,24 @@ def test_missing_archives_are_downloaded_and_checked(name, tmp_path, monkeypatch
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_damaged_archive_in_the_root_is_named_and_kept(name, tmp_path, monkeypatch):
     files = published(name, monkeypatch)
-    for file, content in files.items(): written(tmp_path / file, content)
+    for file, content in files.items():
+        written(tmp_path / file, content)
     last = list(files)[-1]
     written(tmp_path / last, files[last][:-5] + b"wrong")
     assert_refused(tmp_path, name, str(tmp_path / last), "md5", root=tmp_path)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    for file, content in published("mnist", monkeypatch).items(): written(tmp_path / file, content)
-    def full(*args, **kwargs): raise OSError(28, "No space left on device")
+    for file, content in published("mnist", monkeypatch).items():
+        written(tmp_path / file, content)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(np, "savez", full)
     before = set(footprint(tmp_path))
-    with pytest.raises(OSError, match="No space left"): D.load("mnist", root=tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        D.load("mnist", root=tmp_path)
     assert set(footprint(tmp_path)) == before
 
 
@@ -555,17 +743,21 @@ def test_incomplete_known_sets_say_so(tmp_path):
 
 # -- what comes out --------------------------------------------------------------------------------------------------
 
+
 def test_digits():
     data = D.load("digits")
     assert (len(data), len(data.x_test), data.channels, data.classes) == (1437, 360, 1, 10)
     assert data.y_train.dtype == torch.int64 and data.x_train.dtype == torch.uint8
     from sklearn.datasets import load_digits
+
     counts = np.bincount(load_digits().target)
     assert np.array_equal(data.y_train.bincount() + data.y_test.bincount(), counts)
     assert np.abs(data.y_test.bincount().numpy() - counts * 360 / 1797).max() <= 1
     original = D.load("digits", size=8)
     pixels = torch.cat([original.x_train, original.x_test]).flatten(1).tolist()
-    assert sorted(pixels) == sorted((load_digits().data * 255 / 16).round().astype(int).tolist()) and original.caveat == ""
+    assert (
+        sorted(pixels) == sorted((load_digits().data * 255 / 16).round().astype(int).tolist()) and original.caveat == ""
+    )
     assert torch.equal(original.y_train, data.y_train) and data.x_train.min() == 0 and data.x_train.max() == 255
     assert D.load("digits").fingerprint == data.fingerprint != D.load("digits", size=64).fingerprint
 
@@ -578,7 +770,10 @@ def test_a_padded_digit_keeps_every_pixel(tmp_path):
     assert D.load(tmp_path / "mine.npz", size=64).x_train.shape == (30, 1, 64, 64)
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8), (40, 50), (3, 61, 40), (32, 32, 3), (32, 32), (33, 31, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8), (40, 50), (3, 61, 40), (32, 32, 3), (32, 32), (33, 31, 3)],
+)
 @pytest.mark.parametrize("size", [32, 64])
 def test_shapes_sizes_and_strides(shape, size, tmp_path):
     data = D.load(npz(tmp_path / "mine.npz", shape=shape), size=size)
@@ -592,7 +787,9 @@ def test_shapes_sizes_and_strides(shape, size, tmp_path):
 
 
 def test_channels_first_and_last_are_the_same_data(tmp_path):
-    first = D.load(npz(tmp_path / "first.npz", x_train=X.transpose(0, 3, 1, 2).copy(), x_test=X[:6].transpose(0, 3, 1, 2).copy()))
+    first = D.load(
+        npz(tmp_path / "first.npz", x_train=X.transpose(0, 3, 1, 2).copy(), x_test=X[:6].transpose(0, 3, 1, 2).copy())
+    )
     last = D.load(npz(tmp_path / "last.npz", x_train=X, x_test=X[:6]))
     fortran = D.load(npz(tmp_path / "fortran.npz", x_train=np.asfortranarray(X), x_test=X[:6]))
     assert first.fingerprint == last.fingerprint == fortran.fingerprint and first.name == "first"
@@ -608,7 +805,14 @@ def test_the_centre_is_cut_out(tmp_path):
 def test_held_out_images_are_a_fixed_stratified_tenth(tmp_path):
     y = np.repeat([0, 1, 2], [100, 60, 40])
     x = np.arange(200, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
-    path = npz(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=None, y_test=None, names=np.array([f"{i}.jpg" for i in range(200)]))
+    path = npz(
+        tmp_path / "mine.npz",
+        x_train=x,
+        y_train=y,
+        x_test=None,
+        y_test=None,
+        names=np.array([f"{i}.jpg" for i in range(200)]),
+    )
     one, two = D.load(path, size=8), D.load(path, size=8)
     assert one.y_test.bincount().tolist() == [10, 6, 4] and one.y_train.bincount().tolist() == [90, 54, 36]
     train, test = one.x_train[:, 0, 0, 0].tolist(), one.x_test[:, 0, 0, 0].tolist()
@@ -619,12 +823,19 @@ def test_held_out_images_are_a_fixed_stratified_tenth(tmp_path):
 
 def test_a_folder_of_images(tmp_path):
     folder = picture_folder(tmp_path / "my pets", classes=["dog", "cat"], each=10, size=(40, 36))
-    for hidden in (".DS_Store", "dog/.hidden", "cat/Thumbs.db"): written(folder / hidden, b"1")
+    for hidden in (".DS_Store", "dog/.hidden", "cat/Thumbs.db"):
+        written(folder / hidden, b"1")
     written(folder / "README.txt", b"about these")
     before = footprint(tmp_path)
     data = D.load(str(folder))
     assert footprint(tmp_path) == before
-    assert (data.class_names, data.channels, len(data), len(data.x_test), data.name) == (["cat", "dog"], 3, 18, 2, "my_pets")
+    assert (data.class_names, data.channels, len(data), len(data.x_test), data.name) == (
+        ["cat", "dog"],
+        3,
+        18,
+        2,
+        "my_pets",
+    )
     for i in (0, 17):
         with Image.open(folder / data.names_train[i]) as image:
             square = np.asarray(image.crop((2, 0, 38, 36)).resize((32, 32), Image.Resampling.BILINEAR))
@@ -649,25 +860,39 @@ def test_a_photograph_is_turned_upright(tmp_path):
 
 def test_quantise_inverts_normalise_exactly():
     every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(D.quantise(D.normalise(every)), every) and torch.equal(D.quantise(D.normalise(every).double()), every)
+    assert torch.equal(D.quantise(D.normalise(every)), every) and torch.equal(
+        D.quantise(D.normalise(every).double()), every
+    )
     assert D.quantise(torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0])).tolist() == [0, 0, 128, 255, 255]
     for bad in (torch.tensor([float("nan")]), torch.tensor([float("inf")]), every):
-        with pytest.raises(ValueError): D.quantise(bad)
+        with pytest.raises(ValueError):
+            D.quantise(bad)
     x = D.normalise(every)
-    with pytest.raises(ValueError): D.normalise(x)
+    with pytest.raises(ValueError):
+        D.normalise(x)
     assert x.max() == 1, "the argument must not be changed"
 
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    return D.load(npz(tmp_path_factory.mktemp("mine") / "mine.npz", n=130, classes=3, names=np.array([f"{i}.jpg" for i in range(130)])), size=8)
+    return D.load(
+        npz(
+            tmp_path_factory.mktemp("mine") / "mine.npz",
+            n=130,
+            classes=3,
+            names=np.array([f"{i}.jpg" for i in range(130)]),
+        ),
+        size=8,
+    )
 
 
 def test_the_order_is_a_pure_function(mine):
     first = mine.order(3, seed=5)
-    torch.manual_seed(1); np.random.seed(1)
+    torch.manual_seed(1)
+    np.random.seed(1)
     state = torch.get_rng_state()
-    for epoch in range(6): mine.order(epoch, seed=epoch)
+    for epoch in range(6):
+        mine.order(epoch, seed=epoch)
     again = mine.order(3, seed=5)
     assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state)
     again[:] = 0
@@ -682,27 +907,41 @@ def test_batches_drop_the_last_incomplete_one(mine):
     drawn = torch.cat([x for x, _ in mine.batches(64, seed=2, epoch=1)])
     assert torch.equal(drawn, mine.images(mine.order(1, seed=2)[:128]))
     for wrong in (131, 0, -1):
-        with pytest.raises(ValueError, match="130"): next(mine.batches(wrong, seed=0))
+        with pytest.raises(ValueError, match="130"):
+            next(mine.batches(wrong, seed=0))
 
 
 def test_a_batch_carries_its_labels_or_conditions(mine):
     index = mine.order(0, seed=0)[:10]
     assert torch.equal(next(mine.batches(10, seed=0))[1], mine.y_train[index])
     _, s = next(mine.labelled().batches(10, seed=0))
-    assert torch.equal(s.argmax(1), mine.y_train[index]) and s.shape == (10, 3) and s.dtype == torch.float32 and s.sum() == 10
+    assert (
+        torch.equal(s.argmax(1), mine.y_train[index])
+        and s.shape == (10, 3)
+        and s.dtype == torch.float32
+        and s.sum() == 10
+    )
 
 
 def test_conditions_that_do_not_fit_are_refused(mine):
     fits = mine.with_condition(np.ones((130, 4)), np.ones((6, 4)))
     assert fits.s_train.dtype == torch.float32 and fits.s_test.shape == (6, 4) and mine.s_train is None
-    for train, test in ((np.ones((129, 4)), np.ones((6, 4))), (np.ones((130, 4)), np.ones((6, 5))), (np.ones(130), np.ones(6)),
-                        (np.ones((130, 4)), np.ones((7, 4))), (np.full((130, 4), np.nan), np.ones((6, 4)))):
-        with pytest.raises(ValueError, match="allowed"): mine.with_condition(train, test)
+    for train, test in (
+        (np.ones((129, 4)), np.ones((6, 4))),
+        (np.ones((130, 4)), np.ones((6, 5))),
+        (np.ones(130), np.ones(6)),
+        (np.ones((130, 4)), np.ones((7, 4))),
+        (np.full((130, 4), np.nan), np.ones((6, 4))),
+    ):
+        with pytest.raises(ValueError, match="allowed"):
+            mine.with_condition(train, test)
 
 
 def test_validation_images_come_from_the_training_images(mine):
     data = mine.labelled().with_validation(seed=1)
-    assert (len(data), len(data.x_test)) == (109, 21) and sorted(data.names_train + data.names_test) == sorted(mine.names_train)
+    assert (len(data), len(data.x_test)) == (109, 21) and sorted(data.names_train + data.names_test) == sorted(
+        mine.names_train
+    )
     assert data.y_test.bincount().max() - data.y_test.bincount().min() <= 2 and data.s_test.argmax(1).equal(data.y_test)
     index = [int(name.removesuffix(".jpg")) for name in data.names_test]
     assert torch.equal(data.x_test, mine.x_train[index]) and torch.equal(data.y_test, mine.y_train[index])
@@ -716,17 +955,23 @@ def test_subsets_are_stratified_and_nested(mine):
         counts = part.y_train.bincount(minlength=3)
         assert len(part) == n and counts.min() >= 1 and counts.max() - counts.min() <= 2
         index = [int(name.removesuffix(".jpg")) for name in part.names_train]
-        assert index == sorted(index) and torch.equal(part.x_train, data.x_train[index]) and torch.equal(part.s_train, data.s_train[index])
+        assert (
+            index == sorted(index)
+            and torch.equal(part.x_train, data.x_train[index])
+            and torch.equal(part.s_train, data.s_train[index])
+        )
         assert part.x_train.is_contiguous(memory_format=torch.channels_last) and torch.equal(part.x_test, data.x_test)
     assert set(kept[60].names_train) < set(kept[65].names_train) < set(kept[129].names_train)
     assert kept[130].fingerprint == data.fingerprint != kept[129].fingerprint
     assert data.subset(60, seed=1).fingerprint == kept[60].fingerprint != data.subset(60, seed=2).fingerprint
     for wrong in (0, 2, 131):
-        with pytest.raises(ValueError, match="n_train"): data.subset(wrong, seed=1)
+        with pytest.raises(ValueError, match="n_train"):
+            data.subset(wrong, seed=1)
 
 
 def test_the_fingerprint_sees_every_array(mine):
     from dataclasses import replace
+
     x = mine.x_test.clone()
     x[0, 0, 0, 0] ^= 1
     others = [replace(mine, x_test=x), replace(mine, y_train=mine.y_train.flip(0)), mine.labelled()]
@@ -736,18 +981,25 @@ def test_the_fingerprint_sees_every_array(mine):
 
 def test_wrong_splits_are_refused(mine):
     assert torch.equal(mine.images([2], "test"), D.normalise(mine.x_test[2:3]))
-    with pytest.raises(ValueError, match="split"): mine.images([0], "valid")
+    with pytest.raises(ValueError, match="split"):
+        mine.images([0], "valid")
 
 
 def test_small_classes_are_last_to_be_held_out_and_first_to_be_kept(tmp_path):
     y = np.repeat([0, 1, 2], [100, 97, 3])
     assert np.bincount(y[D.stratified(y, seed=0)[:20]], minlength=3).tolist() == [10, 10, 0]
     data = D.load(npz(tmp_path / "mine.npz", n=200, y_train=y), size=8)
-    assert data.subset(3, seed=0).y_train.tolist() == [0, 1, 2] and data.subset(20, seed=0).y_train.bincount().tolist() == [10, 9, 1]
+    assert data.subset(3, seed=0).y_train.tolist() == [0, 1, 2] and data.subset(
+        20, seed=0
+    ).y_train.bincount().tolist() == [10, 9, 1]
 
 
 @settings(max_examples=100, deadline=None)
-@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=60), seed=st.integers(0, 2**31 - 1), share=st.floats(0.05, 0.95))
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    seed=st.integers(0, 2**31 - 1),
+    share=st.floats(0.05, 0.95),
+)
 def test_every_prefix_is_stratified(labels, seed, share):
     order = D.stratified(labels, seed)
     n = int(share * len(labels))

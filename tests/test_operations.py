@@ -17,6 +17,7 @@ Where a network's input needs no gradient (images, noise, codes of the other net
 `simultaneous` with the `saturating` loss shares a little more. The generators' loss is then minus what the discriminators lose on the fakes, so one
 pass backward serves both, except through x_noise: there Q's loss has the same sign for both sides, and the sum and the difference take two passes.
 """
+
 import pytest
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ from aae_prior import training as T
 from aae_prior.config import Config
 from aae_prior.networks import Conv, UpConv, deep
 
-B, LABELS = 2, 10          # operations an image do not depend on the batch
+B, LABELS = 2, 10  # operations an image do not depend on the batch
 FIRST = dict(enc=("stem",), dec=("first.0",), CG=("hidden.0",), D_C=("0",), D_I=("layers.0.0",))
 
 
@@ -36,30 +37,47 @@ def setting(**given):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(B, 1, 32, 32, generator=g).contiguous(memory_format=torch.channels_last)
     s = torch.eye(LABELS)[:B]
-    return config, T.build(config, 1, LABELS), T.Batch(x, *torch.randn(2, B, config.noise_length(LABELS), generator=g), s, s)
+    return (
+        config,
+        T.build(config, 1, LABELS),
+        T.Batch(x, *torch.randn(2, B, config.noise_length(LABELS), generator=g), s, s),
+    )
 
 
 def macs(net, *inputs):
     "Multiply-adds an image of every layer of `net` (name -> number) in one forward pass"
     found, handles = {}, []
+
     def count(name):
         def hook(layer, args, out):
-            places = 1 if isinstance(layer, nn.Linear) else (out if isinstance(layer, nn.Conv2d) else args[0])[0, 0].numel()    # a transposed one: its input's
+            places = (
+                1 if isinstance(layer, nn.Linear) else (out if isinstance(layer, nn.Conv2d) else args[0])[0, 0].numel()
+            )  # a transposed one: its input's
             found[name] = layer.weight.numel() * places
+
         return hook
+
     for name, layer in net.named_modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)): handles.append(layer.register_forward_hook(count(name)))
-    with torch.no_grad(): net(*inputs)
-    for handle in handles: handle.remove()
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            handles.append(layer.register_forward_hook(count(name)))
+    with torch.no_grad():
+        net(*inputs)
+    for handle in handles:
+        handle.remove()
     return found
 
 
 def minimum(config, nets, b):
     "Operations an image of a step: the sum of the list above"
     z = torch.zeros(B, config.code_dim)
-    layers = {name: macs(getattr(nets, name), *given) for name, given in dict(enc=(b.x,), dec=(z,), CG=(b.z, b.s), D_C=(z,), D_I=(b.x,)).items()}
+    layers = {
+        name: macs(getattr(nets, name), *given)
+        for name, given in dict(enc=(b.x,), dec=(z,), CG=(b.z, b.s), D_C=(z,), D_I=(b.x,)).items()
+    }
     m = {name: sum(found.values()) for name, found in layers.items()}
-    inner = {name: m[name] - sum(layers[name][first] for first in FIRST[name]) for name in m}    # input gradients without that of the network's input
+    inner = {
+        name: m[name] - sum(layers[name][first] for first in FIRST[name]) for name in m
+    }  # input gradients without that of the network's input
     q = layers["D_I"]["q"]
     F = sum(n for name, n in layers["D_I"].items() if name.startswith("layers."))
     again = config.update == "alternating"
@@ -69,18 +87,21 @@ def minimum(config, nets, b):
     dec = 3 * m["dec"] + 3 * m["dec"] + (2 * m["dec"] + inner["dec"])
     CG = 2 * m["CG"] + (m["CG"] + inner["CG"])
     D_C = (2 + again) * m["D_C"] + 2 * m["D_C"] + 2 * inner["D_C"] + m["D_C"]
-    if shared: D_C -= inner["D_C"]
+    if shared:
+        D_C -= inner["D_C"]
     noise, rec = m["D_I"], m["D_I"] - q
-    D_I = m["D_I"] + F + (1 + again) * (noise + rec)                          # forward: x, features of x_rec, the fakes
-    D_I += (m["D_I"] + noise + rec) + (3 * inner["D_I"] - q)                  # D_I and Q learn from x, x_noise and x_rec
-    D_I += F + noise + rec                                                    # gradients of x_rec for L_rec, of both fakes for dec and CG
-    if shared: D_I -= inner["D_I"] - q                                        # those of x_rec are already there
+    D_I = m["D_I"] + F + (1 + again) * (noise + rec)  # forward: x, features of x_rec, the fakes
+    D_I += (m["D_I"] + noise + rec) + (3 * inner["D_I"] - q)  # D_I and Q learn from x, x_noise and x_rec
+    D_I += F + noise + rec  # gradients of x_rec for L_rec, of both fakes for dec and CG
+    if shared:
+        D_I -= inner["D_I"] - q  # those of x_rec are already there
     return 2 * (enc + dec + CG + D_C + D_I)
 
 
 def counted(step, config, nets, b, **kw):
     "Operations an image that `step` carries out"
-    with FlopCounterMode(display=False) as counter: step(nets, T.optimisers(nets, config), b, config, **kw)
+    with FlopCounterMode(display=False) as counter:
+        step(nets, T.optimisers(nets, config), b, config, **kw)
     return counter.get_total_flops() / B
 
 
@@ -94,7 +115,7 @@ def default():
 def test_the_default_step_costs_its_minimum(default):
     setup, cost = default
     assert minimum(*setup) == pytest.approx(5.114e9, rel=1e-3)
-    assert minimum(*setup) <= cost <= 1.0001 * minimum(*setup)               # one needless pass through D_C is 0.03 %
+    assert minimum(*setup) <= cost <= 1.0001 * minimum(*setup)  # one needless pass through D_C is 0.03 %
 
 
 def test_the_deep_layers_cost_the_same_as_matrix_products(default):

@@ -1,4 +1,5 @@
 """The plan of what is published: that it is whole, what a part of it is, what is said and what is run. Nothing is trained."""
+
 import json
 import subprocess
 from dataclasses import replace
@@ -7,14 +8,33 @@ from pathlib import Path
 import pytest
 
 from aae_prior import plan as planning
-from aae_prior.plan import (Entry, cells_of, command_of, commands_table, config_of, estimate, finished_runs, main, makes, read_plan, rows_of, runs_of, same, seeds_of, select, state,
-                            time_of)
+from aae_prior.plan import (
+    Entry,
+    cells_of,
+    command_of,
+    commands_table,
+    config_of,
+    estimate,
+    finished_runs,
+    main,
+    makes,
+    read_plan,
+    rows_of,
+    runs_of,
+    same,
+    seeds_of,
+    select,
+    state,
+    time_of,
+)
 from aae_prior.results import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = read_plan()
 MADE = [entry for entry in PLAN if not entry.by_hand]
-PUBLISHED = sorted(path.name for path in (ROOT / "figures").iterdir() if path.name != "results.csv" and not path.name.startswith("."))
+PUBLISHED = sorted(
+    path.name for path in (ROOT / "figures").iterdir() if path.name != "results.csv" and not path.name.startswith(".")
+)
 each_entry = pytest.mark.parametrize("entry", MADE, ids=lambda entry: entry.name)
 
 
@@ -23,6 +43,7 @@ ROWS = read_rows(ROOT / "figures" / "results.csv")
 
 # ---- the plan is whole ----
 
+
 def test_every_file_in_figures_belongs_to_one_entry():
     owned = [name for entry in PLAN for name in entry.pictures]
     assert sorted(owned) == PUBLISHED
@@ -30,12 +51,18 @@ def test_every_file_in_figures_belongs_to_one_entry():
 
 def owners(row):
     "Entries that make `row`."
-    return [entry for entry in MADE if rows_of(entry, [row]) and set(seeds_of(row)) <= {seed for first in entry.seeds for seed in makes(entry, first)}]
+    return [
+        entry
+        for entry in MADE
+        if rows_of(entry, [row])
+        and set(seeds_of(row)) <= {seed for first in entry.seeds for seed in makes(entry, first)}
+    ]
 
 
 def test_every_row_belongs_to_one_entry():
     assert ROWS
-    for row in ROWS: assert len(owners(row)) == 1, f"{[entry.name for entry in owners(row)]} own {row}"
+    for row in ROWS:
+        assert len(owners(row)) == 1, f"{[entry.name for entry in owners(row)]} own {row}"
 
 
 def test_a_row_of_a_seed_that_is_not_planned_has_no_owner():
@@ -49,21 +76,30 @@ def test_every_entry_has_its_rows(entry):
     assert bool(mine) == bool(entry.rows)
     assert {row["dataset"] for row in mine} == set(entry.rows)
     for seed in entry.seeds:
-        if entry.rows: assert any(seed in seeds_of(row) for row in mine), f"no row of seed {seed}"
+        if entry.rows:
+            assert any(seed in seeds_of(row) for row in mine), f"no row of seed {seed}"
 
 
 @each_entry
 def test_pictures_are_named_after_notebook_and_data_set(entry):
     for name in entry.pictures:
-        if name.endswith(".png") and entry.dataset: assert name.startswith(f"{entry.notebook}_{entry.dataset}")
+        if name.endswith(".png") and entry.dataset:
+            assert name.startswith(f"{entry.notebook}_{entry.dataset}")
 
 
 @each_entry
 def test_its_notebook_takes_the_parameters_and_the_command_says_them(entry):
     for seed in entry.seeds:
         command = command_of(entry, seed)
-        assert command.startswith(f"papermill nbs/{entry.notebook}.ipynb out/{entry.notebook}.ipynb") and same(entry, seed, command)
-        if entry.dataset: assert (config_of(entry, seed).dataset, config_of(entry, seed).preset, config_of(entry, seed).seed) == (entry.dataset, entry.preset, seed)
+        assert command.startswith(f"papermill nbs/{entry.notebook}.ipynb out/{entry.notebook}.ipynb") and same(
+            entry, seed, command
+        )
+        if entry.dataset:
+            assert (config_of(entry, seed).dataset, config_of(entry, seed).preset, config_of(entry, seed).seed) == (
+                entry.dataset,
+                entry.preset,
+                seed,
+            )
     assert len({command_of(entry, seed) for seed in entry.seeds}) == len(entry.seeds)
     kinds = planning.read_notebook(planning.notebook_path(entry.notebook)).kinds
     words = command_of(entry, entry.seeds[-1]).split()
@@ -77,12 +113,17 @@ def test_no_two_entries_are_alike():
 
 def test_a_damaged_plan_is_said_in_one_line(tmp_path):
     (tmp_path / "plan.toml").write_text("[fig8\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"plan.toml: .*line 1"): read_plan(tmp_path / "plan.toml")
-    (tmp_path / "plan.toml").write_text('[fig8_supervised]\nfigure = "8"\nentries = [{ datasets = "mnist" }]\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="has an entry with datasets; known are dataset, "): read_plan(tmp_path / "plan.toml")
+    with pytest.raises(ValueError, match=r"plan.toml: .*line 1"):
+        read_plan(tmp_path / "plan.toml")
+    (tmp_path / "plan.toml").write_text(
+        '[fig8_supervised]\nfigure = "8"\nentries = [{ datasets = "mnist" }]\n', encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match="has an entry with datasets; known are dataset, "):
+        read_plan(tmp_path / "plan.toml")
 
 
 # ---- a part of it ----
+
 
 @pytest.mark.parametrize("words", ["8", "fig8", "Fig. 8", "figure 8", "fig8_supervised"])
 def test_a_figure_goes_by_several_names(words):
@@ -90,22 +131,35 @@ def test_a_figure_goes_by_several_names(words):
 
 
 def test_other_names():
-    assert {e.notebook for e in select(PLAN, "table1")} == {"table1_inception_score"} == {e.notebook for e in select(PLAN, "Table 1")}
-    assert {e.notebook for e in select(PLAN, "1")} == {"architecture_figures"} and {e.notebook for e in select(PLAN, "table 3")} == {"tables2_4_architectures"}
-    assert {e.notebook for e in select(PLAN, "ablations")} == {"ablations"} and {e.notebook for e in select(PLAN, "authors_pictures")} == {"authors_pictures"}
+    assert (
+        {e.notebook for e in select(PLAN, "table1")}
+        == {"table1_inception_score"}
+        == {e.notebook for e in select(PLAN, "Table 1")}
+    )
+    assert {e.notebook for e in select(PLAN, "1")} == {"architecture_figures"} and {
+        e.notebook for e in select(PLAN, "table 3")
+    } == {"tables2_4_architectures"}
+    assert {e.notebook for e in select(PLAN, "ablations")} == {"ablations"} and {
+        e.notebook for e in select(PLAN, "authors_pictures")
+    } == {"authors_pictures"}
 
 
 def test_what_is_in_the_plan_is_published_and_nothing_else():
     [entry] = select(PLAN, "8", "cifar10", "quick")
     assert entry.published and entry in PLAN
     [entry] = select(PLAN, "8", "cifar10", "cpu")
-    assert not entry.published and (entry.dataset, entry.preset, entry.pictures, entry.parameters) == ("cifar10", "cpu", (), {})
+    assert not entry.published and (entry.dataset, entry.preset, entry.pictures, entry.parameters) == (
+        "cifar10",
+        "cpu",
+        (),
+        {},
+    )
     [entry] = select(PLAN, "6", "mnist", "smoke")
     assert not entry.published and not entry.parameters
     [entry] = select(PLAN, "fig8", "svhn", seed=5)
     assert not entry.published and entry.seeds == (5,)
     [entry] = select(PLAN, "fig8", "mnist", seed=2)
-    assert entry.published and entry.seeds == (2,) and not entry.pictures          # those of seed 0 stay
+    assert entry.published and entry.seeds == (2,) and not entry.pictures  # those of seed 0 stay
     assert [e.pictures for e in select(PLAN, "fig8", "mnist", seed=0)] == [("fig8_supervised_mnist.png",)]
     assert not any(entry.published for entry in select(PLAN, preset="smoke"))
 
@@ -117,9 +171,15 @@ def test_one_preset_of_a_data_set_is_what_is_planned_of_it():
 
 BAD = {
     "no such figure": (["--figure", "88"], "figure = '88': not in the plan; it has 1, 2"),
-    "no such data set": (["--dataset", "cifar11"], "dataset = 'cifar11': nothing is published of it; there is digits, mnist, cifar10"),
+    "no such data set": (
+        ["--dataset", "cifar11"],
+        "dataset = 'cifar11': nothing is published of it; there is digits, mnist, cifar10",
+    ),
     "no data set at all": (["--figure", "8", "--dataset", "cifar11"], "Figure 8, cifar11, quick: dataset = 'cifar11'"),
-    "no such preset": (["--figure", "8", "--dataset", "mnist", "--preset", "fast"], "Figure 8, mnist, fast: preset = 'fast'"),
+    "no such preset": (
+        ["--figure", "8", "--dataset", "mnist", "--preset", "fast"],
+        "Figure 8, mnist, fast: preset = 'fast'",
+    ),
     "no preset": (["--figure", "architecture_figures", "--preset", "quick"], "has no preset; leave it out"),
     "Slurm's option": (["--figure", "8", "--dataset", "mnist", "--memory", "4"], "only Slurm can honour them"),
 }
@@ -137,16 +197,41 @@ def test_refused_in_one_line(case, capsys, monkeypatch, tmp_path):
 # ---- what is there, and how long it takes ----
 
 ONE = Entry("fig8_supervised", "8", "digits", "quick", seeds=(0, 1), rows=("digits",))
-ROW = dict(figure="8", claim="labels", dataset="digits", model="ours", metric="fid", preset="quick", wall_time="100 s", seed="0", command=command_of(ONE))
+ROW = dict(
+    figure="8",
+    claim="labels",
+    dataset="digits",
+    model="ours",
+    metric="fid",
+    preset="quick",
+    wall_time="100 s",
+    seed="0",
+    command=command_of(ONE),
+)
 
 
 def test_times_come_from_rows():
-    rows = [ROW, ROW | dict(metric="diversity"), ROW | dict(model="maae", wall_time="50 s"), ROW | dict(model="real test images", wall_time="")]
+    rows = [
+        ROW,
+        ROW | dict(metric="diversity"),
+        ROW | dict(model="maae", wall_time="50 s"),
+        ROW | dict(model="real test images", wall_time=""),
+    ]
     assert list(runs_of(ONE, rows).values()) == [100, 50]
     later = [row | dict(seed="1") for row in rows]
-    assert sum(estimate(ONE, [ONE], rows).values()) == 150 and sum(estimate(ONE, [ONE], rows + [later[0] | dict(wall_time="120 s"), later[2] | dict(wall_time="60 s")]).values()) == 165
+    assert (
+        sum(estimate(ONE, [ONE], rows).values()) == 150
+        and sum(
+            estimate(
+                ONE, [ONE], rows + [later[0] | dict(wall_time="120 s"), later[2] | dict(wall_time="60 s")]
+            ).values()
+        )
+        == 165
+    )
     assert time_of(ONE, [ONE], rows) == "5 min" and time_of(ONE, [ONE], []) == "unknown"
-    longer = Entry("fig8_supervised", "8", "mnist", "quick", parameters=dict(steps=2 * config_of(ONE).steps), rows=("mnist",))
+    longer = Entry(
+        "fig8_supervised", "8", "mnist", "quick", parameters=dict(steps=2 * config_of(ONE).steps), rows=("mnist",)
+    )
     assert sum(estimate(longer, [longer, ONE], rows).values()) == 300
     shorter = [row | dict(command=row["command"] + f" -p steps {config_of(ONE).steps // 2}") for row in rows]
     assert sum(estimate(ONE, [ONE], shorter).values()) == 300
@@ -157,7 +242,11 @@ def test_times_come_from_rows():
 def test_runs_that_figures_share_are_counted_once():
     nine = Entry("fig9_supervised_codes", "9", "digits", "quick", seeds=(0, 1), rows=("digits",))
     rows = [ROW, ROW | dict(figure="9", command=command_of(nine))]
-    assert planning.time_of_all([ONE], [ONE, nine], rows) == planning.time_of_all([ONE, nine], [ONE, nine], rows) == "3 min"
+    assert (
+        planning.time_of_all([ONE], [ONE, nine], rows)
+        == planning.time_of_all([ONE, nine], [ONE, nine], rows)
+        == "3 min"
+    )
 
 
 @pytest.fixture
@@ -173,6 +262,7 @@ def elsewhere(tmp_path, monkeypatch):
             cell.folder.mkdir(parents=True, exist_ok=True)
             (cell.folder / "cell.json").write_text(json.dumps(dict(state="done")), encoding="utf-8")
         return 0
+
     monkeypatch.setattr(planning, "swept", swept)
     return made
 
@@ -181,22 +271,42 @@ def test_states(elsewhere):
     assert state(ONE, 1, []) == "to run" and state(ONE, 1, [ROW]) == "to run"
     assert state(ONE, 0, [ROW]) == "to run; published"
     assert state(ONE, 0, [ROW | dict(command=ROW["command"] + " -p lr 0.1")]) == "to run; rows of another command"
-    assert state(ONE, 1, [ROW | dict(seed="0;1", command="aae-prior sweep nbs/fig8_supervised.ipynb --grid seed=0,1 --publish")]) == "to run; published"
-    assert state(ONE, 0, [ROW | dict(command="papermill nbs/fig8_supervised.ipynb out/a.ipynb -p none_such 1")]) == "to run; rows of another command"
+    assert (
+        state(
+            ONE,
+            1,
+            [ROW | dict(seed="0;1", command="aae-prior sweep nbs/fig8_supervised.ipynb --grid seed=0,1 --publish")],
+        )
+        == "to run; published"
+    )
+    assert (
+        state(ONE, 0, [ROW | dict(command="papermill nbs/fig8_supervised.ipynb out/a.ipynb -p none_such 1")])
+        == "to run; rows of another command"
+    )
     cell = cells_of(ONE)[0].folder
     cell.mkdir(parents=True)
-    for said, words in dict(done="done here", running="running here, goes on", interrupted="interrupted here, goes on", failed="to run").items():
+    for said, words in dict(
+        done="done here", running="running here, goes on", interrupted="interrupted here, goes on", failed="to run"
+    ).items():
         (cell / "cell.json").write_text(json.dumps(dict(state=said)), encoding="utf-8")
         assert state(ONE, 0, []) == words
 
 
 def test_finished_runs_are_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path))
+
     def run(name, complete=True, **settings):
         (tmp_path / name).mkdir()
         record = dict(complete=complete, config=config_of(ONE, 1).to_dict() | settings)
         (tmp_path / name / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    run("ours"), run("maae", model="maae"), run("another seed", seed=5), run("longer", steps=10**4), run("half", complete=False)
+
+    (
+        run("ours"),
+        run("maae", model="maae"),
+        run("another seed", seed=5),
+        run("longer", steps=10**4),
+        run("half", complete=False),
+    )
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "record.json").write_text("{", encoding="utf-8")
     assert finished_runs(ONE) == 2
@@ -205,27 +315,42 @@ def test_finished_runs_are_counted(tmp_path, monkeypatch):
 def test_the_plan_names_every_picture_and_runs_nothing(elsewhere, capsys):
     assert main(["paper", "--plan"]) == 0
     said = capsys.readouterr().out
-    for name in PUBLISHED: assert name in said
+    for name in PUBLISHED:
+        assert name in said
     assert said.count("\n") == len(PLAN) + 2 and not elsewhere
 
 
 def test_the_commands_of_the_readme_are_those_of_the_entries():
     table = commands_table()
-    for entry in MADE: assert f"`{command_of(entry, entry.seeds[0])}`" in table
+    for entry in MADE:
+        assert f"`{command_of(entry, entry.seeds[0])}`" in table
     assert len(table.splitlines()) == len(MADE) + 2
 
 
 # ---- what is run ----
 
+
 def test_what_is_asked_for_is_run_with_its_seeds_and_published(elsewhere, capsys):
     assert main(["paper", "--figure", "8", "--dataset", "mnist"]) == 0
-    assert elsewhere == [("fig8_supervised", [dict(dataset="mnist", preset="cpu"), dict(dataset="mnist", preset="cpu", seed=1), dict(dataset="mnist", preset="cpu", seed=2)], True)]
+    assert elsewhere == [
+        (
+            "fig8_supervised",
+            [
+                dict(dataset="mnist", preset="cpu"),
+                dict(dataset="mnist", preset="cpu", seed=1),
+                dict(dataset="mnist", preset="cpu", seed=2),
+            ],
+            True,
+        )
+    ]
     assert "== Figure 8, mnist, cpu: papermill nbs/fig8_supervised.ipynb" in capsys.readouterr().out
 
 
 def test_a_smoke_run_is_not_published(elsewhere, capsys):
     assert main(["paper", "--dataset", "digits", "--preset", "smoke"]) == 0
-    assert {name for name, _, _ in elsewhere} == {e.notebook for e in PLAN if e.dataset == "digits"} and not any(publish for _, _, publish in elsewhere)
+    assert {name for name, _, _ in elsewhere} == {e.notebook for e in PLAN if e.dataset == "digits"} and not any(
+        publish for _, _, publish in elsewhere
+    )
     assert "not in nbs/plan.toml, so not published" in capsys.readouterr().out
 
 
@@ -233,15 +358,19 @@ def test_what_is_done_and_published_is_not_done_again(elsewhere, monkeypatch):
     [entry] = select(PLAN, "5", "digits")
     published = [dict(ROW, figure="5", command=command_of(entry))]
     monkeypatch.setattr("aae_prior.results.read_rows", lambda path: published)
-    for _ in range(2): assert main(["paper", "--figure", "5", "--dataset", "digits"]) == 0
+    for _ in range(2):
+        assert main(["paper", "--figure", "5", "--dataset", "digits"]) == 0
     assert len(elsewhere) == 1
-    published.clear()                                       # done, but its rows are gone: they are published again
+    published.clear()  # done, but its rows are gone: they are published again
     assert main(["paper", "--figure", "5", "--dataset", "digits"]) == 0 and len(elsewhere) == 2
 
 
 def test_missing_leaves_out_what_has_rows(elsewhere, monkeypatch):
     [entry] = select(PLAN, "8", "digits")
-    monkeypatch.setattr("aae_prior.results.read_rows", lambda path: [ROW | dict(seed=str(seed), command=command_of(entry, seed)) for seed in (0, 2)])
+    monkeypatch.setattr(
+        "aae_prior.results.read_rows",
+        lambda path: [ROW | dict(seed=str(seed), command=command_of(entry, seed)) for seed in (0, 2)],
+    )
     assert main(["paper", "--figure", "8", "--dataset", "digits", "--missing"]) == 0
     assert elsewhere == [("fig8_supervised", [dict(dataset="digits", seed=1)], True)]
 
@@ -260,7 +389,19 @@ def test_make_hands_over_the_part(tmp_path):
     (tmp_path / "installed").touch()
     (tmp_path / "bin" / "aae-prior").write_text('#!/bin/sh\nprintf "[%s]" "$@"\n', encoding="utf-8")
     (tmp_path / "bin" / "aae-prior").chmod(0o755)
-    def make(*words): return subprocess.run(["make", "--no-print-directory", "paper", f"VENV={tmp_path}", "-o", f"{tmp_path}/installed", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    def make(*words):
+        return subprocess.run(
+            ["make", "--no-print-directory", "paper", f"VENV={tmp_path}", "-o", f"{tmp_path}/installed", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
     assert make() == "[paper]" and make("PLAN=0") == "[paper]"
-    assert make("FIGURE=Table 1", "DATASET=mnist", "PRESET=cpu", "SEED=0", "PLAN=1", "ARGS=--jobs 2") == "[paper][--figure][Table 1][--dataset][mnist][--preset][cpu][--seed][0][--plan][--jobs][2]"
+    assert (
+        make("FIGURE=Table 1", "DATASET=mnist", "PRESET=cpu", "SEED=0", "PLAN=1", "ARGS=--jobs 2")
+        == "[paper][--figure][Table 1][--dataset][mnist][--preset][cpu][--seed][0][--plan][--jobs][2]"
+    )
     assert make("MISSING=1", "DATASET=mnist") == "[paper][--dataset][mnist][--missing]"

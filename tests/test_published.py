@@ -1,10 +1,22 @@
 """What is published hangs together: the pictures in figures/, the rows in figures/results.csv, and README.md, which shows both."""
+
 import re
 from pathlib import Path
 
 import pytest
 
-from aae_prior.results import caption, drawn_by, key_of, means, notebook_of, numbers, read_rows, seeds_of, topic_of, training_of
+from aae_prior.results import (
+    caption,
+    drawn_by,
+    key_of,
+    means,
+    notebook_of,
+    numbers,
+    read_rows,
+    seeds_of,
+    topic_of,
+    training_of,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "figures"
@@ -19,11 +31,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def tables(text):
     "Markdown tables as lists of dicts (header cell -> cell)"
     for block in re.findall(r"(?:^\|.*\n?)+", text, re.M):
-        header, _, *lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        header, _, *lines = [
+            [cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()
+        ]
         yield [dict(zip(header, line)) for line in lines]
 
 
-def results_tables(text): return [rows for rows in tables(text) if rows and {"figure", "dataset", "model", "metric", "value"} <= set(rows[0])]
+def results_tables(text):
+    return [rows for rows in tables(text) if rows and {"figure", "dataset", "model", "metric", "value"} <= set(rows[0])]
 
 
 def strangers(shown, rows):
@@ -36,17 +51,25 @@ def test_every_row_can_be_made_again_and_has_its_picture():
     assert ROWS
     for row in ROWS:
         assert notebook_of(row) in NOTEBOOKS, f"no notebook in the command {row['command']!r}"
-        assert {f"{notebook_of(row)}_{row['dataset']}.png", f"{notebook_of(row)}.png"} & set(PICTURES), f"no picture for {row['command']}"
+        assert {f"{notebook_of(row)}_{row['dataset']}.png", f"{notebook_of(row)}.png"} & set(PICTURES), (
+            f"no picture for {row['command']}"
+        )
         assert row["preset"] in ("quick", "cpu", "paper") and row["n"] and row["hardware"], row
-        assert all(seed.isdigit() for seed in seeds_of(row)) and row["statistics"] in ("", "mixed", "own") and (row["statistics"] == "" or row["epochs"]), row
+        assert (
+            all(seed.isdigit() for seed in seeds_of(row))
+            and row["statistics"] in ("", "mixed", "own")
+            and (row["statistics"] == "" or row["epochs"])
+        ), row
         assert re.fullmatch(NUMBER, row["value"]), f"{row['metric']} = {row['value']!r}"
 
 
 def test_scores_name_their_extractor_and_stand_beside_real_images():
     for row in ROWS:
-        if row["metric"] not in ("inception_score", "fid", "kid", "precision", "recall"): continue
+        if row["metric"] not in ("inception_score", "fid", "kid", "precision", "recall"):
+            continue
         assert row["extractor"], row
-        if row["model"].startswith("real ") or row["claim"] == "plausible reconstructions": continue
+        if row["model"].startswith("real ") or row["claim"] == "plausible reconstructions":
+            continue
         same = {c: row[c] for c in ("dataset", "figure", "metric", "extractor", "n")}
         assert any(same.items() <= other.items() and other["model"].startswith("real ") for other in ROWS), row
 
@@ -59,20 +82,28 @@ def test_every_picture_is_in_the_gallery():
 def test_every_picture_of_results_stands_in_its_notebook():
     for name in PICTURES:
         notebook, rest = drawn_by(name, NOTEBOOKS)
-        if rest: assert f"../figures/{name})" in (ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"), f"{notebook} does not show {name}"
+        if rest:
+            assert f"../figures/{name})" in (ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"), (
+                f"{notebook} does not show {name}"
+            )
 
 
 def test_every_picture_of_results_has_rows():
     for name in PICTURES:
         notebook, rest = drawn_by(name, NOTEBOOKS)
-        if notebook in {"architecture_figures", "tables2_4_architectures"}: continue
-        assert any(notebook_of(row) == notebook and (rest in ("", row["dataset"]) or rest.startswith(f"{row['dataset']}_")) for row in ROWS), f"no row belongs to {name}"
+        if notebook in {"architecture_figures", "tables2_4_architectures"}:
+            continue
+        assert any(
+            notebook_of(row) == notebook and (rest in ("", row["dataset"]) or rest.startswith(f"{row['dataset']}_"))
+            for row in ROWS
+        ), f"no row belongs to {name}"
 
 
 def test_readme_has_every_row_and_no_other():
     found = results_tables(README)
     assert found, "no results table in README.md"
-    for shown in found: assert not strangers(shown, SHOWN), "run index.ipynb again, then make readme"
+    for shown in found:
+        assert not strangers(shown, SHOWN), "run index.ipynb again, then make readme"
     assert max(map(len, found)) == len(SHOWN)
 
 
@@ -83,13 +114,18 @@ def test_caption_in_the_gallery_is_that_of_the_rows(name):
     assert said in README, "run index.ipynb again, then make readme"
     mine = [row for row in ROWS if (notebook_of(row), row["dataset"]) == (notebook, rest)]
     values = {row[column] for row in SHOWN for column in ("value", "spread")}
-    if notebook == "ablations": values |= {word for row in mine for word in NUMBER.findall(row["claim"])}      # 'lr 2e-4' is a name, too
-    assert set(NUMBER.findall(numbers(mine))) <= values | set("0123456789") | {"10"}      # recall@10 is a name
+    if notebook == "ablations":
+        values |= {word for row in mine for word in NUMBER.findall(row["claim"])}  # 'lr 2e-4' is a name, too
+    assert set(NUMBER.findall(numbers(mine))) <= values | set("0123456789") | {"10"}  # recall@10 is a name
 
 
 def test_a_changed_number_is_noticed():
     row = SHOWN[0]
-    table = "| figure | dataset | model | metric | value |\n| --- | --- | --- | --- | --- |\n| " + " | ".join(row[c] for c in ("figure", "dataset", "model", "metric")) + " | {} |\n"
+    table = (
+        "| figure | dataset | model | metric | value |\n| --- | --- | --- | --- | --- |\n| "
+        + " | ".join(row[c] for c in ("figure", "dataset", "model", "metric"))
+        + " | {} |\n"
+    )
     [same], [other] = results_tables(table.format(row["value"])), results_tables(table.format("0.123456"))
     assert not strangers(same, SHOWN) and strangers(other, SHOWN) == other
 
@@ -102,4 +138,6 @@ def test_no_number_stands_twice():
 def test_one_mean_is_over_one_training():
     for topic in {topic_of(row) for row in ROWS}:
         mine = [row for row in ROWS if topic_of(row) == topic]
-        assert len(mine) == 1 or all(len(seeds_of(row)) == 1 and training_of(row) == training_of(mine[0]) for row in mine), topic
+        assert len(mine) == 1 or all(
+            len(seeds_of(row)) == 1 and training_of(row) == training_of(mine[0]) for row in mine
+        ), topic

@@ -1,4 +1,5 @@
 """Algorithm 1: each phase moves its own networks only, and the step equals its plain reference."""
+
 import copy
 import math
 
@@ -14,7 +15,8 @@ SMALL = dict(preset="smoke", batch_size=8, precision="fp32", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def digits(): return load("digits").subset(64, seed=0)
+def digits():
+    return load("digits").subset(64, seed=0)
 
 
 def setting(digits, **given):
@@ -34,9 +36,15 @@ def changed(nets, phase):
     return {k.split(".")[0] for k, v in nets.state_dict().items() if not torch.equal(v, before[k])}
 
 
-MODELS = [dict(model="ours", condition="label"), dict(model="maae", condition="label"), dict(model="ours", condition="category"),
-          dict(model="ours", condition="none"), dict(model="aae", condition="none", stochastic=True),
-          dict(model="ours", condition="text", code_dim=32), dict(model="ours", condition="label", label_to="both")]
+MODELS = [
+    dict(model="ours", condition="label"),
+    dict(model="maae", condition="label"),
+    dict(model="ours", condition="category"),
+    dict(model="ours", condition="none"),
+    dict(model="aae", condition="none", stochastic=True),
+    dict(model="ours", condition="text", code_dim=32),
+    dict(model="ours", condition="label", label_to="both"),
+]
 
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
@@ -46,7 +54,8 @@ def test_a_phase_moves_exactly_its_own_networks(digits, model, update):
     b = T.draw(data, config, 0)
     F_x = b.x if nets.D_I is None else nets.D_I.features(b.x).detach()
     assert changed(nets, lambda: T.aae_phase(nets, opts, b, config, F_x)) == {"enc", "dec", "D_C"}
-    if nets.D_I is None: return
+    if nets.D_I is None:
+        return
     real = nets.D_I(b.x, b.s)
     expected = {"dec", "D_I"} | ({"CG"} if config.model == "ours" else set())
     assert changed(nets, lambda: T.prior_phase(nets, opts, b, config, real)) == expected
@@ -60,10 +69,16 @@ def test_no_gradient_is_left_behind(digits):
 
 @pytest.mark.parametrize("careful", [False, True])
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-@pytest.mark.parametrize("model", MODELS + [dict(model="ours", condition="label", rec_as_fake=False, lam=0.3, rec_weight=2.0),
-                                            dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0, consistency=0.7),
-                                            dict(model="ours", condition="label", gan_loss="hinge", r1=2.0, augment=True)],
-                         ids=lambda m: "-".join(map(str, m.values())))
+@pytest.mark.parametrize(
+    "model",
+    MODELS
+    + [
+        dict(model="ours", condition="label", rec_as_fake=False, lam=0.3, rec_weight=2.0),
+        dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0, consistency=0.7),
+        dict(model="ours", condition="label", gan_loss="hinge", r1=2.0, augment=True),
+    ],
+    ids=lambda m: "-".join(map(str, m.values())),
+)
 def test_step_equals_the_reference(digits, model, update, careful):
     config, data, nets, _ = setting(digits, **model, update=update)
     other = copy.deepcopy(nets).double()
@@ -73,7 +88,8 @@ def test_step_equals_the_reference(digits, model, update, careful):
         b = T.draw(data, config, i)
         b = T.Batch(*[v.double() if torch.is_tensor(v) else v for v in vars(b).values()])
         log, plain = T.step(nets, opts, b, config), T.reference_step(other, other_opts, b, config, careful)
-        for name, value in plain.items(): torch.testing.assert_close(log[name], value, rtol=1e-10, atol=1e-12)
+        for name, value in plain.items():
+            torch.testing.assert_close(log[name], value, rtol=1e-10, atol=1e-12)
     # A bias before a normalisation has gradient 0 but for rounding, which Adam divides by its eps of 1e-8.
     idle = ("hidden.0.bias", "code.0.bias", "hidden.1.running_mean", "code.1.running_mean")
     for (name, a), (_, p) in zip(nets.state_dict().items(), other.state_dict().items()):
@@ -88,7 +104,7 @@ def test_q_trains_only_its_head_where_asked(digits):
     trunk = nets.D_I.hidden.weight.grad.clone()
     nets.zero_grad(set_to_none=True)
     T.train_D_I(nets, b, config.replace(mi_weight=100.0), nets.D_I(b.x), fakes)
-    torch.testing.assert_close(nets.D_I.hidden.weight.grad, trunk)          # the weight of Q's loss does not reach the trunk
+    torch.testing.assert_close(nets.D_I.hidden.weight.grad, trunk)  # the weight of Q's loss does not reach the trunk
     assert nets.D_I.q.weight.grad.abs().sum() > 0
 
 
@@ -100,7 +116,9 @@ def test_a_discriminator_step_lowers_its_own_loss(digits, name, loss):
     assert logs[-1] < logs[0]
 
 
-@pytest.mark.parametrize("loss, given", [("L_rec", {}), ("L_MI", dict(mi_weight=10.0)), ("L_GAN_C", dict(rec_weight=0.0))])
+@pytest.mark.parametrize(
+    "loss, given", [("L_rec", {}), ("L_MI", dict(mi_weight=10.0)), ("L_GAN_C", dict(rec_weight=0.0))]
+)
 def test_generators_lower_their_losses(digits, loss, given):
     config, data, nets, opts = setting(digits, lr=1e-3, lr_D=1e-7, **given)
     b = T.draw(data, config, 0)
@@ -114,8 +132,11 @@ def test_verbatim_discriminator_update_diverges():
     opt = torch.optim.SGD(D.parameters(), lr=0.1)
     for _ in range(100):
         loss = D(torch.randn(64, 2) + 1).sigmoid().log().mean() + (1 - D(torch.randn(64, 2)).sigmoid()).log().mean()
-        opt.zero_grad(); loss.backward(); opt.step()
-        if not loss.isfinite(): return
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        if not loss.isfinite():
+            return
     pytest.fail(f"the unbounded update stayed finite: {loss}")
 
 
@@ -157,7 +178,10 @@ def test_one_image_more_than_a_batch_trains(digits):
     assert all(v.isfinite() for v in log.values())
 
 
-@pytest.mark.parametrize("label_to, Q_on_generated, real, generated", [("Q", False, 1, 0), ("Q", True, 1, 1), ("both", False, 1, 0), ("D_I", True, 0, 1), ("none", True, 0, 1)])
+@pytest.mark.parametrize(
+    "label_to, Q_on_generated, real, generated",
+    [("Q", False, 1, 0), ("Q", True, 1, 1), ("both", False, 1, 0), ("D_I", True, 0, 1), ("none", True, 0, 1)],
+)
 def test_what_Q_learns_from(digits, label_to, Q_on_generated, real, generated):
     config, data, nets, _ = setting(digits, label_to=label_to, Q_on_generated=Q_on_generated, mi_weight=2.0)
     assert Config(**SMALL, label_to=label_to).Q_on_generated == (real == 0)
@@ -171,14 +195,27 @@ def norms(net):
     return [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
 
 
-@pytest.mark.parametrize("given", [dict(), dict(model="maae"), dict(model="aae"), dict(condition="none"), dict(condition="category"),
-                                   dict(condition="text"), dict(ema=0), dict(spectral_norm=True)], ids=str)
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(),
+        dict(model="maae"),
+        dict(model="aae"),
+        dict(condition="none"),
+        dict(condition="category"),
+        dict(condition="text"),
+        dict(ema=0),
+        dict(spectral_norm=True),
+    ],
+    ids=str,
+)
 def test_what_draws_has_the_statistics_of_its_prior(digits, given):
     config, data, nets, opts = setting(digits, **given)
     k = T.condition_dim(data, config)
-    for i in range(3): T.step(nets, opts, T.draw(data, config, i), config)
+    for i in range(3):
+        T.step(nets, opts, T.draw(data, config, i), config)
     weights = [p.clone() for p in nets.parameters()]
-    T.settle_prior(nets, config, k, 4, data.s_train)
+    T.recompute_prior_stats(nets, config, k, 4, data.s_train)
     CG, dec = nets.average["CG"].eval(), nets.average["dec"].eval()
     seen = []
     with torch.no_grad():
@@ -186,19 +223,22 @@ def test_what_draws_has_the_statistics_of_its_prior(digits, given):
             assert z.shape == (64, config.noise_length(k)) and (s is None) == (k == 0)
             CG.train()
             seen.append(dec.first[0](CG(z, s)).mean((0, 2, 3)))
-    T.settle_prior(nets, config, k, 4, data.s_train)
+    T.recompute_prior_stats(nets, config, k, 4, data.s_train)
     torch.testing.assert_close(norms(dec)[0].running_mean, torch.stack(seen).mean(0), rtol=0, atol=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(weights, nets.parameters()))
 
 
 def test_settling_again_or_in_another_mode_changes_nothing(digits):
     config, data, nets, opts = setting(digits)
-    for i in range(3): T.step(nets, opts, T.draw(data, config, i), config)
+    for i in range(3):
+        T.step(nets, opts, T.draw(data, config, i), config)
     images = [T.draw(data, config, i).x for i in range(3)]
+
     def settled():
-        T.settle_prior(nets, config, 10, 2)
-        T.settle_images(nets, images)
+        T.recompute_prior_stats(nets, config, 10, 2)
+        T.recompute_image_stats(nets, images)
         return {name: value.clone() for name, value in nets.state_dict().items()}
+
     first, modes = settled(), [m.training for m in nets.modules()]
     assert modes == [m.training for m in nets.modules()]
     nets.eval()
@@ -208,15 +248,21 @@ def test_settling_again_or_in_another_mode_changes_nothing(digits):
 
 def test_what_reconstructs_has_the_statistics_of_codes_of_images(digits):
     config, data, nets, opts = setting(digits)
-    for i in range(3): T.step(nets, opts, T.draw(data, config, i), config)
+    for i in range(3):
+        T.step(nets, opts, T.draw(data, config, i), config)
     x = data.images(torch.arange(64))
-    T.settle_prior(nets, config, 10, 2)
+    T.recompute_prior_stats(nets, config, 10, 2)
     drawn = T.generate(nets, T.sample_noise(config, 4, condition_dim=10), torch.eye(10)[:4])
-    T.settle_images(nets, [x])
+    T.recompute_image_stats(nets, [x])
     nets.eval()
     seen = nets.dec.first[0](nets.enc(x))
     torch.testing.assert_close(norms(nets.dec)[0].running_mean, seen.mean((0, 2, 3)), rtol=0, atol=1e-5)
-    torch.testing.assert_close(norms(nets.enc)[0].running_mean, nets.enc.blocks[0].conv1(nets.enc.stem(x).relu()).mean((0, 2, 3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        norms(nets.enc)[0].running_mean,
+        nets.enc.blocks[0].conv1(nets.enc.stem(x).relu()).mean((0, 2, 3)),
+        rtol=0,
+        atol=1e-5,
+    )
     assert torch.equal(drawn, T.generate(nets, T.sample_noise(config, 4, condition_dim=10), torch.eye(10)[:4]))
 
 
@@ -227,13 +273,15 @@ def test_training_does_not_see_that_it_was_settled(digits):
     for i in range(4):
         T.step(nets, opts, T.draw(data, config, i), config)
         T.step(other, others, T.draw(data, config, i), config)
-        if i < 3: T.settle_prior(other, config, 10, 2)
+        if i < 3:
+            T.recompute_prior_stats(other, config, 10, 2)
     assert all(torch.equal(a, b) for a, b in zip(nets.state_dict().values(), other.state_dict().values()))
 
 
 def test_without_averaging_the_last_weights_draw(digits):
     config, data, nets, opts = setting(digits, ema=0)
-    for i in range(2): T.step(nets, opts, T.draw(data, config, i), config)
+    for i in range(2):
+        T.step(nets, opts, T.draw(data, config, i), config)
     for name in ("dec", "CG"):
         assert all(torch.equal(a, p) for a, p in zip(nets.average[name].parameters(), getattr(nets, name).parameters()))
 
@@ -244,8 +292,10 @@ def test_averaged_weights_follow(digits):
     T.step(nets, opts, T.draw(data, config, 0), config)
     torch.testing.assert_close(nets.average.dec.image.weight, start + (nets.dec.image.weight - start) * 9 / 11)
     nets.average.steps.fill_(100)
-    T.follow(before := copy.deepcopy(nets), 0.5)
-    torch.testing.assert_close(before.average.dec.image.weight, (nets.average.dec.image.weight + nets.dec.image.weight) / 2)
+    T.update_ema(before := copy.deepcopy(nets), 0.5)
+    torch.testing.assert_close(
+        before.average.dec.image.weight, (nets.average.dec.image.weight + nets.dec.image.weight) / 2
+    )
     z, s = T.sample_noise(config, 3, condition_dim=10), torch.eye(10)[:3]
     average = T.generate(nets, z, s)
     nets.dec.image.weight.data.zero_()
@@ -255,20 +305,30 @@ def test_averaged_weights_follow(digits):
 def test_spectral_norm_bounds_the_discriminators_and_nothing_else(digits):
     config, data, nets, opts = setting(digits, spectral_norm=True)
     b = T.draw(data, config, 0)
-    assert changed(nets, lambda: T.aae_phase(nets, opts, b, config, nets.D_I.features(b.x).detach())) >= {"enc", "dec", "D_C"}
+    assert changed(nets, lambda: T.aae_phase(nets, opts, b, config, nets.D_I.features(b.x).detach())) >= {
+        "enc",
+        "dec",
+        "D_C",
+    }
     state = copy.deepcopy(nets.D_I.state_dict())
-    with T.fixed(nets.D_I): nets.D_I(b.x)
+    with T.keep_norm_state(nets.D_I):
+        nets.D_I(b.x)
     assert all(torch.equal(v, state[k]) for k, v in nets.D_I.state_dict().items())
-    for i in range(20): T.step(nets, opts, T.draw(data, config, 0), config)
-    for layer in [m for net in (nets.D_I, nets.D_C) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]:
+    for i in range(20):
+        T.step(nets, opts, T.draw(data, config, 0), config)
+    for layer in [
+        m for net in (nets.D_I, nets.D_C) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
+    ]:
         assert abs(torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() - 1) < 0.3
-    assert not any("parametrizations" in k for k in nets.enc.state_dict() | nets.dec.state_dict() | nets.CG.state_dict())
+    assert not any(
+        "parametrizations" in k for k in nets.enc.state_dict() | nets.dec.state_dict() | nets.CG.state_dict()
+    )
 
 
 def test_augmentation_moves_every_image_its_own_way_and_lets_gradients_through(digits):
     config, data, nets, _ = setting(digits, augment=True)
     b = T.draw(data, config, 0)
-    assert torch.equal(b.z2, T.draw(data, config.replace(augment=False), 0).z2)       # all else is drawn as without
+    assert torch.equal(b.z2, T.draw(data, config.replace(augment=False), 0).z2)  # all else is drawn as without
     x = b.x[:1].repeat(8, 1, 1, 1).requires_grad_()
     moved = T.augmented(x, b)
     assert moved.shape == x.shape and len({m.sum().item() for m in moved}) == 8
@@ -279,23 +339,26 @@ def test_augmentation_moves_every_image_its_own_way_and_lets_gradients_through(d
 def test_L_cluster_is_least_for_balanced_and_steady_categories(digits):
     config, data, nets, _ = setting(digits, condition="category", consistency=2.0, categories=4)
     b = T.draw(data, config, 0)
-    assert torch.equal(b.z2, T.draw(data, config.replace(consistency=0.0), 0).z2)     # all else is drawn as without
+    assert torch.equal(b.z2, T.draw(data, config.replace(consistency=0.0), 0).z2)  # all else is drawn as without
     one_hot = torch.eye(4).repeat(len(b.x) // 4, 1)
     answer = one_hot
+
     class Q(torch.nn.Module):
-        def forward(self, x, s): return None, 50 * answer
+        def forward(self, x, s):
+            return None, 50 * answer
+
     nets.D_I = Q()
     loss = lambda q: T.loss_clusters(nets, b, config, q).item()
-    assert loss(50 * one_hot) == pytest.approx(-2 * 2 * math.log(4), abs=1e-4)        # sure, alike, equally frequent
+    assert loss(50 * one_hot) == pytest.approx(-2 * 2 * math.log(4), abs=1e-4)  # sure, alike, equally frequent
     answer = one_hot.roll(1, 1)
-    assert loss(50 * one_hot) > 50                                                    # a distorted image changes its category
+    assert loss(50 * one_hot) > 50  # a distorted image changes its category
     answer = torch.eye(4)[[0]].repeat(len(b.x), 1)
-    assert loss(50 * answer) == pytest.approx(0, abs=1e-4)                            # all in one category
-    assert not config.replace(condition="label").consistency                          # which it would do nothing for
+    assert loss(50 * answer) == pytest.approx(0, abs=1e-4)  # all in one category
+    assert not config.replace(condition="label").consistency  # which it would do nothing for
 
 
 def test_L_cluster_has_a_slope_where_an_answer_is_certain():
-    q = (200 * torch.eye(4)[[0, 0, 1]]).requires_grad_()                              # the other probabilities are 0, not small
+    q = (200 * torch.eye(4)[[0, 0, 1]]).requires_grad_()  # the other probabilities are 0, not small
     T.cluster_loss(q, q.roll(1, 0)).backward()
     assert q.grad.isfinite().all() and q.grad.abs().max() > 0
     heads = torch.randn(6, 3, 4)
@@ -306,52 +369,63 @@ def test_L_cluster_has_a_slope_where_an_answer_is_certain():
 def test_first_clusters_find_classes_without_labels_and_the_same_again(digits):
     config, data, nets, _ = setting(digits, condition="category", consistency=1.0, steps=160)
     other = copy.deepcopy(nets)
-    L = T.first_clusters(nets.D_I, data, config, heads=4)
-    assert L.shape == (4,) and L.max() < -2.5                                         # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
-    assert torch.equal(L, T.first_clusters(other.D_I, data, config, heads=4))
+    L = T.pretrain_Q(nets.D_I, data, config, heads=4)
+    assert L.shape == (4,) and L.max() < -2.5  # 2.3 - 2 * 2.3 is where it starts, -4.6 is least
+    assert torch.equal(L, T.pretrain_Q(other.D_I, data, config, heads=4))
     assert all(torch.equal(a, b) for a, b in zip(nets.state_dict().values(), other.state_dict().values()))
     T.recompute_bn_stats([nets.D_I], nets.D_I.layers, [T.draw(data, config, i).x for i in range(10)])
     x = data.images(torch.arange(len(data)))
     q = T.classify(nets, x).argmax(1)
     assert metrics.clustering_accuracy(q, data.y_train) > 0.5
     best = T.cluster_loss(T.classify(nets, x), T.classify(nets, x)).item()
-    assert best < L.min() + 0.5                                                       # the head that stays is one of the good ones
+    assert best < L.min() + 0.5  # the head that stays is one of the good ones
 
 
 def test_the_head_that_stays_is_kept_under_spectral_norm_and_by_the_optimiser(digits):
     config, data, nets, opts = setting(digits, condition="category", consistency=1.0, steps=2, spectral_norm=True)
     before = {id(p): p.detach().clone() for p in nets.D_I.q.parameters()}
-    T.first_clusters(nets.D_I, data, config, heads=2)
-    assert {id(p) for p in nets.D_I.q.parameters()} == set(before) <= {id(p) for group in opts["D_I"].param_groups for p in group["params"]}
+    T.pretrain_Q(nets.D_I, data, config, heads=2)
+    assert (
+        {id(p) for p in nets.D_I.q.parameters()}
+        == set(before)
+        <= {id(p) for group in opts["D_I"].param_groups for p in group["params"]}
+    )
     assert all((p - before[id(p)]).abs().max() > 1e-3 for p in nets.D_I.q.parameters() if p.ndim == 2)
 
 
 def test_R1_is_the_squared_slope_at_real_images(digits):
     config, data, nets, _ = setting(digits, r1=3.0)
     b = T.draw(data, config, 0)
+
     class Linear(torch.nn.Module):
-        def forward(self, x, s): return (2.0 * x.sum((1, 2, 3)),)
+        def forward(self, x, s):
+            return (2.0 * x.sum((1, 2, 3)),)
+
     nets.D_I = Linear()
     torch.testing.assert_close(T.penalty_R1(nets, b, config), torch.tensor(1.5 * 4 * 32 * 32))
 
 
 def test_losses_against_closed_forms():
-    torch.testing.assert_close(loss_D(torch.tensor([1., -2.]), torch.tensor([.5])),
-                               torch.tensor((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2 + math.log1p(math.exp(.5))))
-    torch.testing.assert_close(loss_G(torch.tensor([2.])), torch.tensor(math.log1p(math.exp(-2))))
-    torch.testing.assert_close(loss_G(torch.tensor([2.]), "saturating"), torch.tensor(-math.log1p(math.exp(2))))
-    torch.testing.assert_close(loss_D(torch.tensor([1., -2.]), torch.tensor([.5]), kind="hinge"), torch.tensor((0 + 3) / 2 + 1.5))
-    assert loss_G(torch.tensor([2., -1.]), "hinge") == -.5
+    torch.testing.assert_close(
+        loss_D(torch.tensor([1.0, -2.0]), torch.tensor([0.5])),
+        torch.tensor((math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2 + math.log1p(math.exp(0.5))),
+    )
+    torch.testing.assert_close(loss_G(torch.tensor([2.0])), torch.tensor(math.log1p(math.exp(-2))))
+    torch.testing.assert_close(loss_G(torch.tensor([2.0]), "saturating"), torch.tensor(-math.log1p(math.exp(2))))
+    torch.testing.assert_close(
+        loss_D(torch.tensor([1.0, -2.0]), torch.tensor([0.5]), kind="hinge"), torch.tensor((0 + 3) / 2 + 1.5)
+    )
+    assert loss_G(torch.tensor([2.0, -1.0]), "hinge") == -0.5
     assert loss_rec(torch.ones(2, 4), torch.zeros(2, 4), 10.0) == 10
     s = torch.eye(4)
     assert abs(loss_MI(torch.zeros(4, 4), s).item() - math.log(4)) < 1e-6 and abs(entropy(s) - math.log(4)) < 1e-6
-    assert loss_MI(torch.full((3, 5), 2.), torch.zeros(3, 5), discrete=False) == 4
-    for logit in (-200., 200.):
+    assert loss_MI(torch.full((3, 5), 2.0), torch.zeros(3, 5), discrete=False) == 4
+    for logit in (-200.0, 200.0):
         for loss in (lambda l: loss_D(l, torch.zeros(1)), lambda l: loss_D(torch.zeros(1), l), loss_G):
             l = torch.tensor([logit], requires_grad=True)
             value = loss(l)
             value.backward()
-            assert value.isfinite() and (value < 1.5) != (l.grad.abs() > 0.5)     # wrong side: full gradient
+            assert value.isfinite() and (value < 1.5) != (l.grad.abs() > 0.5)  # wrong side: full gradient
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -376,11 +450,13 @@ def test_sizes_and_other_sizes():
         assert T.Decoder(8, 1, width=0.125, size=size)(torch.randn(2, 8)).shape == x.shape
         assert T.ImageDiscriminator(1, 3, width=0.125, size=size)(x)[1].shape == (2, 3)
     for net in (T.Encoder, T.ImageDiscriminator):
-        with pytest.raises(ValueError, match="32, 64 and 128"): net(1, 8, size=48)
+        with pytest.raises(ValueError, match="32, 64 and 128"):
+            net(1, 8, size=48)
 
 
 def test_the_skip_of_a_block_is_live():
     from aae_prior.networks import DownBlock, UpBlock
+
     for block in (DownBlock(4, 8), UpBlock(8, 4)):
         block(torch.randn(2, block.skip.in_channels, 8, 8)).sum().backward()
         assert block.skip.weight.grad.abs().sum() > 0
@@ -396,21 +472,27 @@ def test_rates_fall_in_a_line_to_zero_at_the_end():
 
 def test_a_run_without_rate_stands_still(digits):
     config, data, nets, opts = setting(digits, lr_decay=1.0)
-    T.slow_down(opts, config, 1)
+    T.set_learning_rates(opts, config, 1)
     before = [p.clone() for p in nets.parameters()]
     T.step(nets, opts, T.draw(data, config, 0), config)
-    assert all(torch.equal(a, p) for (name, p), a in zip(nets.named_parameters(), before) if not name.startswith("average"))
+    assert all(
+        torch.equal(a, p) for (name, p), a in zip(nets.named_parameters(), before) if not name.startswith("average")
+    )
 
 
 @pytest.mark.parametrize("busy", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("faster", ["bf16", "fp32"])
 def test_a_busy_moment_does_not_change_the_precision(monkeypatch, faster, busy):
-    for calm in range(5):                                  # one format is disturbed in every turn but one, the other never
+    for calm in range(5):  # one format is disturbed in every turn but one, the other never
         clock, turns = [0.0], {torch.float32: 0, torch.bfloat16: 0}
+
         def conv2d(x, w, padding):
             turns[x.dtype] += 1
             disturbed = x.dtype == busy and turns[x.dtype] != calm + 1
-            clock[0] += (1.0 if x.dtype == (torch.bfloat16 if faster == "bf16" else torch.float32) else 1.3) + 5 * disturbed
+            clock[0] += (
+                1.0 if x.dtype == (torch.bfloat16 if faster == "bf16" else torch.float32) else 1.3
+            ) + 5 * disturbed
+
         monkeypatch.setattr(T.nnf, "conv2d", conv2d)
         monkeypatch.setattr(T.time, "process_time", lambda: clock[0])
         assert T.fastest_precision.__wrapped__("cpu") == faster and turns[busy] == 5

@@ -1,5 +1,6 @@
 """Started as `training_process.py CONFIG ROOT`; for each line it reads it forks a process that trains that run, and prints its number, then
 its exit status. It has imported torch and trained a little before, so that a fork trains at once."""
+
 import json
 import os
 import sys
@@ -14,7 +15,10 @@ print("ready", flush=True)
 for _ in sys.stdin:
     pid = os.fork()
     if pid == 0:
-        try: fit(config, root=root, progress=False, checkpoint_seconds=0)    # it saves after every step: kills fall into writing, too
+        try:
+            fit(
+                config, root=root, progress=False, checkpoint_seconds=0
+            )  # it saves after every step: kills fall into writing, too
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
             os._exit(1)

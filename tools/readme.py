@@ -1,7 +1,8 @@
 """Render README.md from nbs/index.ipynb, the front door: no quarto, no download, the same bytes every time.
 
-    python tools/readme.py
+python tools/readme.py
 """
+
 import os
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ from nbdev.process import NBProcessor
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, TARGET = "nbs/index.ipynb", "README.md"
 NOTE = f"<!-- rendered from {SOURCE} by tools/readme.py: edit the notebook -->"
-LINK = re.compile(r"""(\]\(|(?:src|href)=")(?![a-z]+:|[#/])([^)"\s]+)""")   # the relative ones
+LINK = re.compile(r"""(\]\(|(?:src|href)=")(?![a-z]+:|[#/])([^)"\s]+)""")  # the relative ones
 
 
 def from_root(text):
@@ -47,7 +48,7 @@ def parts(cell):
 def render(root=ROOT):
     "The text of README.md."
     cells = NBProcessor(root / SOURCE).nb.cells
-    for out in (out for cell in cells for out in cell.get("outputs", [])):      # of hidden cells as well
+    for out in (out for cell in cells for out in cell.get("outputs", [])):  # of hidden cells as well
         if out["output_type"] == "error":
             raise ValueError(f"{SOURCE}: a cell failed ({out['ename']}); run the notebook again, then render it")
     return "\n\n".join([NOTE] + [part for cell in cells for part in parts(cell) if part]) + "\n"
