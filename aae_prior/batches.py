@@ -65,7 +65,9 @@ def condition_dim(data, config):
 
 # %% ../nbs/02a_batches.ipynb #e6471faa
 def conditions_of(data, index, g):
-    "Conditions (B, k) of the training images `index`: their row of s (N, k), or one of the m rows each has in s (N, m, k)"
+    """Conditions (B, k) of the training images `index`.
+
+    Their row of s (N, k), or one of the m rows each has in s (N, m, k)."""
     s = data.s_train[index]
     if s.ndim == 2:
         return s

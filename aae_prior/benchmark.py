@@ -31,7 +31,9 @@ from .config import Config, resolve_device
 from .data import at_hand, load
 from .networks import CodeToMap, Conv, UpBlock, UpConv
 from .plots import DPI, PALETTE, SMALL, TITLE, Picture, styled
-from .runs import Mean, Session, Watch, advance, fit, largest_weights, read_csv, write_csv
+from .files import read_csv, write_csv
+from .runs import fit, Mean, Session, train_step
+from .watch import largest_weights, Watch
 from .batches import draw
 from .precision import autocast, keep_freed_memory
 from .reference import reference_step
@@ -76,7 +78,7 @@ def had_the_machine(calls, threads):
 def training_step(config, data):
     "A function without arguments: one training step of `config` on prepared `data`, with all a run does around it"
     session, watch = Session(config, data, resolve_device(config.device)), Watch()
-    return lambda: advance(session, watch)
+    return lambda: train_step(session, watch)
 
 # %% ../nbs/12_benchmark.ipynb #dba21585
 class TabulatedUpBlock(UpBlock):

@@ -25,9 +25,9 @@ def norm_layers(networks):
 
 @contextmanager
 def keep_norm_state(*networks):
-    """Use networks without moving the running statistics of their batch normalisation, or the iteration of a spectral one.
+    """Use networks without moving the running statistics of their batch normalisation.
 
-    They normalise by the batch before them, as in training."""
+    Or the iteration of a spectral one. They normalise by the batch before them, as in training."""
     batch, spectral = norm_layers(networks)
     iterating = [m for m in spectral if m.training]
     for m in batch:
@@ -45,10 +45,11 @@ def keep_norm_state(*networks):
 # %% ../nbs/02b_norm_stats.ipynb #cf8a9e14
 @torch.no_grad()
 def recompute_bn_stats(networks, forward, inputs):
-    """Average the running statistics of the batch normalisation in `networks` anew while `forward` takes each of `inputs`.
+    """Average the running statistics of batch normalisation in `networks` anew while `forward` takes each of `inputs`.
 
-    Weights stay, every input counts alike, modes are put back, and a second call with the same inputs changes nothing
-    (Wu and Johnson 2021)."""
+    Average the running statistics of the batch normalisation in `networks` anew while `forward` takes each of
+    `inputs`. Weights stay, every input counts alike, modes are put back, and a second call with the same inputs
+    changes nothing (Wu and Johnson 2021)."""
     batch, spectral = norm_layers(networks)
     modes = [(m, m.training) for m in batch + spectral]
     momenta = [m.momentum for m in batch]

@@ -51,7 +51,7 @@ class Entry:
 # %% ../nbs/15_plan.ipynb #c1500007
 def folder_of_notebooks() -> Path:
     "Where the notebooks and plan.toml are."
-    from aae_prior.runs import project_root
+    from aae_prior.files import project_root
 
     return project_root() / "nbs"
 
@@ -213,7 +213,7 @@ def makes(entry: Entry, seed: int) -> list:
 # %% ../nbs/15_plan.ipynb #c1500014
 def folder_of(entry: Entry) -> Path:
     "The folder of the sweep of `entry`."
-    from aae_prior.runs import project_root
+    from aae_prior.files import project_root
 
     code = json.dumps([read_notebook(notebook_path(entry.notebook)).digest, given(entry)])
     dataset = re.sub(r"\W", "_", Path(entry.dataset).stem)
@@ -249,7 +249,8 @@ def state(entry: Entry, seed: int, rows: list) -> str:
 
 def finished_runs(entry: Entry) -> int:
     "How many complete runs of this machine have the settings of `entry`, of whatever model."
-    from aae_prior.runs import read_record, runs_root
+    from aae_prior.files import runs_root
+    from aae_prior.runs import read_record
 
     if not entry.dataset:
         return 0

@@ -16,18 +16,10 @@ import torch
 
 from .config import Config
 from .results import about
-from aae_prior.runs import (
-    NETWORKS,
-    Run,
-    to_bf16,
-    load,
-    npz,
-    read_record,
-    sentences_of,
-    write_atomic,
-    write_csv,
-    write_record,
-)
+from .checkpoints import to_bf16
+from .files import write_atomic, write_csv
+from .runs import film_bytes, load, read_record, Run, sentences_of, write_record
+from .training import NETWORKS
 from .norm_stats import recompute_prior_stats
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
@@ -88,7 +80,7 @@ def card(run: Run, record: dict, measured) -> str:
 def short_film(path) -> bytes:
     "The filmstrip of a run with the first 20 images of each frame, which are those that the notebooks show"
     with np.load(path) as film:
-        return npz(list(torch.from_numpy(film["frames"][:, :20])), film["steps"])
+        return film_bytes(list(torch.from_numpy(film["frames"][:, :20])), film["steps"])
 
 # %% ../nbs/13_pretrained.ipynb #b684e069
 def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:

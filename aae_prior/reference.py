@@ -14,7 +14,9 @@ from .training import discriminate, loss_Q
 
 # %% ../nbs/03b_reference.ipynb #15fcf750
 def gradients(loss, nets, names, careful, keep=False):
-    "Gradients of `loss` for the named networks, by a plain backward() through everything or (careful) only where needed"
+    """Gradients of `loss` for the named networks.
+
+    By a plain backward() through everything or (careful) only where needed."""
     nets.zero_grad(set_to_none=True)
     wanted = {name: [p for p in getattr(nets, name).parameters()] for name in names}
     inputs = [p for ps in wanted.values() for p in ps] if careful else None

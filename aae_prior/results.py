@@ -24,7 +24,8 @@ from IPython.display import Markdown, display
 from .config import PARAMETERS, Config, cpu_model, refuse
 from .data import Data
 from .plots import collapse_panel, filmstrip, loss_curves, save
-from .runs import fit, project_root, read_record, write_atomic
+from .files import project_root, write_atomic
+from .runs import fit, read_record
 
 # %% ../nbs/10_results.ipynb #cc1e8fa1
 def runs_for(config, variants):

@@ -605,7 +605,7 @@ def drawn(cell: Cell, notebook: str) -> list:
 def publish_cell(cell: Cell, pictures: list):
     "Put the rows of a `cell` that is done into figures/results.csv, and its `pictures` (names) beside it."
     from aae_prior.results import merge_rows, read_rows  # imports torch
-    from aae_prior.runs import project_root
+    from aae_prior.files import project_root
 
     figures, out = project_root() / "figures", cell.folder / "out"
     merge_rows(
@@ -879,7 +879,7 @@ def merged(results: list) -> list:
 # %% ../nbs/09_sweep.ipynb #9356f4b0
 def sweep_command(notebook: Notebook, words, pairs, publish=False) -> str:
     "The command that repeats a sweep; where it ran, and how many jobs at a time, are the machine's business."
-    from aae_prior.runs import project_root
+    from aae_prior.files import project_root
 
     path = notebook.path.resolve()
     name = path.relative_to(project_root()) if path.is_relative_to(project_root()) else path.name
@@ -994,7 +994,7 @@ def conditions(run, labels: list):
         return torch.eye(run.record["data"]["condition_dim"])[labels]
     if run.config.condition != "text":
         return None
-    from aae_prior.runs import as_trained, prepare as prepare_data
+    from aae_prior.runs import as_trained, prepare_data
 
     codes = as_trained(run, prepare_data(run.config)).s_train.cpu()
     return codes[:: max(1, len(codes) // 8)][:8]
@@ -1013,11 +1013,11 @@ def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: in
     """Images (rows, columns, channels, size, size) in [-1, 1] of `run`, the `codes` (rows, columns, code_dim) they were drawn from, their noise `z`,
     and the `labels` of the columns. With `interpolate`, that many columns from a code with the first label to one with the last."""
     import torch
-    from aae_prior.runs import drawing
+    from aae_prior.runs import check_draws
     from aae_prior.batches import sample_noise
     from aae_prior.sampling import prior_codes
 
-    s = conditions(drawing(run), labels)
+    s = conditions(check_draws(run), labels)
     ends = s if s is None or not interpolate else s[[0, -1]]
     columns = 2 if interpolate else 8 if s is None else len(s)
     apart = interpolate or s is None  # otherwise a row shares its noise
@@ -1053,7 +1053,8 @@ def write_sample(drawn: dict, path: Path, names=None):
 def run_row(folder: Path) -> list:
     "A run in one row of texts: name, state, what was given beside the defaults, newest loss and indicators, signs of collapse."
     from aae_prior.config import Config
-    from aae_prior.runs import read_csv, read_record
+    from aae_prior.files import read_csv
+    from aae_prior.runs import read_record
 
     record = read_record(folder)
     config, history, evaluations = (
@@ -1269,7 +1270,7 @@ def swept(notebook: Notebook, made: list, folder: Path, a, command: str, publish
 # %% ../nbs/09_sweep.ipynb #53aac2d3
 def runs_command_line(a) -> int:
     "Run `aae-prior runs`."
-    from aae_prior.runs import runs_root
+    from aae_prior.files import runs_root
 
     root = a.root or runs_root()
     rows = run_rows(root)
@@ -1283,7 +1284,8 @@ def sample_command_line(a) -> int:
         raise ValueError(f"--to {a.to}: must end in .png (a grid) or .npz (arrays)")
     if a.interpolate == 1:
         raise ValueError("--interpolate 1: a line has two ends; give 2 or more")
-    from aae_prior.runs import load, runs_root
+    from aae_prior.files import runs_root
+    from aae_prior.runs import load
 
     run = load(find_run(a.run, runs_root()), a.device)
     labels = label_numbers(run, a.labels)
@@ -1328,7 +1330,8 @@ def export_command_line(a) -> int:
     "Run `aae-prior export`."
     from aae_prior.pretrained import export
     from aae_prior.results import read_rows
-    from aae_prior.runs import load, project_root, runs_root
+    from aae_prior.files import project_root, runs_root
+    from aae_prior.runs import load
 
     run = load(find_run(a.run, runs_root()), "cpu")
     print(
@@ -1346,7 +1349,7 @@ def settle_command_line(a) -> int:
     "Run `aae-prior settle`."
     from aae_prior.pretrained import settle_folder
     from aae_prior.results import read_rows
-    from aae_prior.runs import runs_root
+    from aae_prior.files import runs_root
 
     rows = [row for path in a.results for row in read_rows(path)]
     print(settle_folder(find_run(a.run, runs_root()), rows))

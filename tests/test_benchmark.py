@@ -12,7 +12,7 @@ import torch
 
 from aae_prior import batches, benchmark, networks, reference, training
 from aae_prior.config import Config
-from aae_prior.runs import prepare
+from aae_prior.runs import prepare_data
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = "dataset,width,batch,precision,images_per_second,ratio_to_reference,ratio_to_careful,ratio_to_pythae,gflop_per_image,share_of_peak".split(
@@ -23,7 +23,7 @@ REQUIRED = "dataset,width,batch,precision,images_per_second,ratio_to_reference,r
 @pytest.fixture(scope="module")
 def tiny():
     config = Config(preset="smoke", precision="fp32")
-    return config, prepare(config)
+    return config, prepare_data(config)
 
 
 def test_contestants_take_turns_and_the_warm_up_is_left_out():
@@ -90,7 +90,7 @@ def test_the_parts_cost_what_the_step_costs_at_any_batch(tiny):
     assert small == benchmark.operations(config.replace(batch_size=8), data)
     assert list(small) == ["D_I(x)", "AAE phase", "prior phase"] and all(wide[part] > small[part] > 0 for part in small)
     aae = config.replace(model="aae", condition="none")
-    assert list(benchmark.operations(aae, prepare(aae))) == ["AAE phase"]
+    assert list(benchmark.operations(aae, prepare_data(aae))) == ["AAE phase"]
 
 
 def test_layers_of_one_shape_are_measured_once(tiny):

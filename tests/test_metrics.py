@@ -296,7 +296,7 @@ def test_a_shipped_judge_that_does_not_serve_is_passed_over_with_a_line(stripes,
 
 
 def test_classifier_of_looks_into_the_checkout_first(stripes, tmp_path, monkeypatch, capsys):
-    from aae_prior import runs
+    from aae_prior import files, runs
     from aae_prior.data import Data
 
     kind = dict(class_names=("across", "down"), s_train=None, s_test=None)
@@ -307,13 +307,13 @@ def test_classifier_of_looks_into_the_checkout_first(stripes, tmp_path, monkeypa
     judge = ship_classifier(
         Classifier(net.eval(), recipe_of(data), float("nan"), 0.0), data, tmp_path / "pretrained" / "judges"
     )
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
-    assert runs.judges_folder() == tmp_path / "pretrained" / "judges"
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
+    assert files.judges_folder() == tmp_path / "pretrained" / "judges"
     assert (
         runs.classifier_of(data.labelled(), tmp_path / "runs").digest == judge.digest
         and not (tmp_path / "runs").exists()
     )
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path / "installed")
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path / "installed")
     monkeypatch.setattr(metrics, "fit_classifier", lambda net, *rest: net.eval())  # that it trains is all that is asked
     assert runs.classifier_of(data, tmp_path / "runs").digest != judge.digest
     assert len(list((tmp_path / "runs" / "classifiers").iterdir())) == 1

@@ -53,10 +53,10 @@ def snapshot(folder):
 def shared(tmp_path_factory):
     "A folder whose runs all notebooks share, as a user's do, with the classifier that most of them ask for"
     from aae_prior.config import Config
-    from aae_prior.runs import classifier_of, prepare
+    from aae_prior.runs import classifier_of, prepare_data
 
     folder = tmp_path_factory.mktemp("shared")
-    classifier_of(prepare(Config(preset="smoke")), folder / "runs")
+    classifier_of(prepare_data(Config(preset="smoke")), folder / "runs")
     return folder
 
 
@@ -221,7 +221,7 @@ def test_figure_8_gives_its_rows_and_the_same_pixels_again(smoke, shared, tmp_pa
 
 def run_of_figure_8(shared):
     config = Config(preset="smoke")
-    return runs.run_folder(config, runs.prepare(config), shared / "runs")
+    return runs.run_folder(config, runs.prepare_data(config), shared / "runs")
 
 
 def test_figure_8_draws_a_run_that_is_named(smoke, shared, tmp_path):

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from aae_prior import batches, networks, norm_stats, runs, sampling, training
+from aae_prior import batches, checkpoints, files, networks, norm_stats, progress, runs, sampling, training, watch
 from aae_prior.config import Config
 from aae_prior.data import load as load_data
-from aae_prior.runs import CannotWrite, Diverged, RunLocked, fit, load
+from aae_prior.files import CannotWrite
+from aae_prior.runs import fit, load, RunLocked
+from aae_prior.watch import Diverged
 
 TINY = Config(preset="smoke", dataset="digits", n_train=50, batch_size=8, steps=12, eval_every=5)  # 6 steps an epoch
 PLAIN = TINY.replace(model="aae")  # twice as fast: for what does not depend on the model
@@ -44,7 +46,7 @@ def same_state(a, b):
 def assert_same_run(a, b):
     "Two complete runs agree bit for bit: networks, buffers, optimisers, logs, pictures."
     assert a.complete and b.complete
-    assert same_state(runs.newest_checkpoint(a.dir), runs.newest_checkpoint(b.dir))
+    assert same_state(checkpoints.newest_checkpoint(a.dir), checkpoints.newest_checkpoint(b.dir))
     for name in ("history.csv", "evaluations.csv", "filmstrip.npz", "weights.safetensors"):
         assert (a.dir / name).read_bytes() == (b.dir / name).read_bytes(), name
 
@@ -69,7 +71,7 @@ def plain(tmp_path_factory):
 
 def test_a_straight_run_is_complete(straight):
     assert straight.complete and straight.step == 12 and straight.record["steps"] == 12
-    assert no_leftovers(straight.dir) and len(runs.checkpoints(straight.dir)) == 2
+    assert no_leftovers(straight.dir) and len(checkpoints.checkpoints(straight.dir)) == 2
     assert not straight.nets.training
 
 
@@ -111,7 +113,7 @@ def test_sentences_come_with_the_data(tmp_path):
     run = fit(config, data, root=tmp_path, progress=False)
     assert run.record["data"]["condition_dim"] == 12 and len(next(iter(run.frames.values()))) == 64
     other = data.with_condition(codes(len(data), 3), data.s_test)
-    assert runs.run_folder(config, runs.prepare(config, other), tmp_path) != run.dir
+    assert runs.run_folder(config, runs.prepare_data(config, other), tmp_path) != run.dir
 
 
 def test_a_complete_run_is_not_trained_again(straight, monkeypatch):
@@ -122,7 +124,7 @@ def test_a_complete_run_is_not_trained_again(straight, monkeypatch):
 
 
 def test_a_run_is_found_by_what_changes_its_result():
-    folder = lambda **kw: runs.run_folder(TINY.replace(**kw), runs.prepare(TINY.replace(**kw)), "r").name
+    folder = lambda **kw: runs.run_folder(TINY.replace(**kw), runs.prepare_data(TINY.replace(**kw)), "r").name
     assert folder() == folder(device="cpu") == folder(out_dir="x") == folder(n_eval=70)
     assert folder().startswith("digits-label-ours-")
     names = [folder(), folder(seed=1), folder(lam=2), folder(n_train=60), folder(steps=13), folder(model="maae")]
@@ -139,7 +141,7 @@ def test_killed_between_the_last_checkpoint_and_the_rest(tmp_path, monkeypatch, 
         patch.setattr(runs, killed_in, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fit(config, root=tmp_path, progress=False)
-    assert runs.newest_checkpoint(next(tmp_path.iterdir()))["step"] == 3
+    assert checkpoints.newest_checkpoint(next(tmp_path.iterdir()))["step"] == 3
     assert_same_run(fit(config, root=tmp_path / "straight", progress=False), fit(config, root=tmp_path, progress=False))
 
 
@@ -148,7 +150,7 @@ def test_both_rates_fall_at_the_end_of_a_run(tmp_path, lr_decay):
     run = fit(TINY.replace(steps=4, eval_every=4, lr_decay=lr_decay, lr=1e-3, lr_D=2e-3), root=tmp_path, progress=False)
     rates = training.learning_rates(run.config, 3 / 4)  # those of the last of four steps
     assert rates["enc"] == pytest.approx(1e-3 * (0.5 if lr_decay else 1))
-    for name, opt in runs.newest_checkpoint(run.dir)["opts"].items():
+    for name, opt in checkpoints.newest_checkpoint(run.dir)["opts"].items():
         assert [group["lr"] for group in opt["param_groups"]] == [rates[name]]
 
 
@@ -201,13 +203,13 @@ def test_history_holds_means_of_everything_without_gaps(straight):
         } <= row.keys()
         assert row["epoch"] == pytest.approx(row["step"] / 6, abs=1e-4) and all(math.isfinite(v) for v in row.values())
         assert row["mi_bound"] <= math.log(10)
-    assert straight.history == runs.newest_checkpoint(straight.dir)["history"]
+    assert straight.history == checkpoints.newest_checkpoint(straight.dir)["history"]
 
 
 def test_a_row_is_the_mean_over_its_steps(tmp_path):
     config = PLAIN.replace(epochs=20, steps=None)  # 120 steps: a row an epoch
     part = fit(config, root=tmp_path, progress=False, until=6)
-    data = runs.prepare(config)
+    data = runs.prepare_data(config)
     nets = networks.build(config, 1)
     opts = training.optimisers(nets, config)
     losses = [training.step(nets, opts, batches.draw(data, config, i), config) for i in range(6)]
@@ -233,7 +235,8 @@ def test_how_many_rows(epochs, per_epoch):
 def test_record_says_what_was_trained_on_what(straight):
     record = json.loads((straight.dir / "record.json").read_text(encoding="utf-8"))
     assert (
-        Config.from_dict(record["config"]) == TINY and record["data"]["fingerprint"] == runs.prepare(TINY).fingerprint
+        Config.from_dict(record["config"]) == TINY
+        and record["data"]["fingerprint"] == runs.prepare_data(TINY).fingerprint
     )
     (sitting,) = record["sittings"]
     assert {"version", "git", "device_name", "threads", "torch", "precision"} <= sitting.keys()
@@ -242,7 +245,7 @@ def test_record_says_what_was_trained_on_what(straight):
 
 def test_filmstrip_is_the_same_noise_growing(straight):
     assert list(straight.frames) == [5, 10, 12] == [r["step"] for r in straight.evaluations]
-    z, s, columns = runs.evaluation_inputs(TINY, runs.prepare(TINY))
+    z, s, columns = watch.evaluation_inputs(TINY, runs.prepare_data(TINY))
     now = sampling.generate(straight.nets, z, s)
     assert columns == 10 and (straight.frames[12] - now).abs().max() <= 1 / 127.5
 
@@ -255,12 +258,12 @@ def test_load_needs_no_data_and_equals_what_was_trained(straight, monkeypatch, t
     monkeypatch.setattr(runs, "load_data", lambda *_, **__: pytest.fail("data loaded"))
     run = load(copy, device="cpu")
     assert run.config == straight.config and run.history == straight.history
-    assert same_state(run.nets.state_dict(), runs.newest_checkpoint(straight.dir)["nets"])
+    assert same_state(run.nets.state_dict(), checkpoints.newest_checkpoint(straight.dir)["nets"])
     assert same_state(fit(TINY.given and Config(run_dir=str(copy))).nets.state_dict(), run.nets.state_dict())
 
 
 def test_checkpoints_open_with_weights_only_and_hold_everything(straight):
-    for path in runs.checkpoints(straight.dir):
+    for path in checkpoints.checkpoints(straight.dir):
         state = torch.load(path, weights_only=True, map_location="meta")
         assert {"nets", "opts", "step", "row", "history"} <= state.keys() and state["nets"][
             "enc.stem.weight"
@@ -293,7 +296,7 @@ def test_an_incomplete_run_draws_through_its_own_statistics_too(straight, tmp_pa
 def test_a_run_from_before_says_that_its_statistics_are_mixed(straight, tmp_path):
     old = Path(shutil.copytree(straight.dir, tmp_path / "old"))
     runs.write_record(old, {k: v for k, v in runs.read_record(old).items() if k != "statistics"})
-    with pytest.warns(UserWarning, match="mixed .*aae-prior settle"):
+    with pytest.warns(UserWarning, match="mixed .*aae-prior recompute-stats"):
         run = load(old)
     assert run.record["statistics"] == "mixed" and same_state(run.nets.state_dict(), straight.nets.state_dict())
 
@@ -378,7 +381,7 @@ def damage(path, how):
 @pytest.mark.parametrize("how", ["half", "empty", "a flipped bit"])
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(plain, tmp_path, how):
     part = fit(PLAIN, root=tmp_path, progress=False, until=7)
-    newest, previous = runs.checkpoints(part.dir)
+    newest, previous = checkpoints.checkpoints(part.dir)
     damage(newest, how)
     with pytest.warns(UserWarning, match=f"{newest.name} is damaged"):
         assert load(part.dir).step == int(previous.name[:8]) == 5
@@ -389,7 +392,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(plain, tmp_path
 
 def test_all_checkpoints_damaged(plain, tmp_path):
     part = fit(PLAIN, root=tmp_path, progress=False, until=7)
-    for path in runs.checkpoints(part.dir):
+    for path in checkpoints.checkpoints(part.dir):
         damage(path, "half")
     with pytest.warns(UserWarning) as seen:
         whole = fit(PLAIN, root=tmp_path, progress=False)
@@ -412,8 +415,11 @@ def test_damaged_weights_fall_back_to_the_checkpoint(plain, tmp_path):
 
 
 def test_the_second_process_is_refused(tmp_path):
-    folder = runs.run_folder(PLAIN, runs.prepare(PLAIN), tmp_path)
-    hold = "import sys, time; from pathlib import Path; from aae_prior import runs\nwith runs.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    folder = runs.run_folder(PLAIN, runs.prepare_data(PLAIN), tmp_path)
+    hold = (
+        "import sys, time; from pathlib import Path; from aae_prior import runs\n"
+        "with runs.run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
@@ -439,7 +445,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(plain, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            runs,
+            files,
             "open",
             lambda path, mode, **kw: Full(path, mode) if "w" in mode else open(path, mode, **kw),
             raising=False,
@@ -502,37 +508,39 @@ def collapsed_images(kind, s):
 
 @pytest.mark.parametrize("kind, sign", [("all alike", "identical"), ("prototypes", "one picture"), ("lively", None)])
 def test_collapse_is_told_by_diversity(straight, kind, sign):
-    data = runs.prepare(TINY)
-    _, s, _ = runs.evaluation_inputs(TINY, data)
-    row = runs.indicators(straight.nets, TINY, collapsed_images(kind, s), s, runs.real_distances(TINY, data))
-    found = runs.signs(dict(step=1000, mi_bound=2.0) | row | dict(usage_entropy=1.0), 10)
+    data = runs.prepare_data(TINY)
+    _, s, _ = watch.evaluation_inputs(TINY, data)
+    row = watch.collapse_indicators(straight.nets, TINY, collapsed_images(kind, s), s, watch.real_distances(TINY, data))
+    found = watch.collapse_warnings(dict(step=1000, mi_bound=2.0) | row | dict(usage_entropy=1.0), 10)
     assert list(found) == ([sign] if sign else [])
 
 
 def test_real_images_count_as_diverse():
     config = TINY.replace(n_train=None)
-    data = runs.prepare(config)
-    real = runs.real_distances(config, data)
+    data = runs.prepare_data(config)
+    real = watch.real_distances(config, data)
     index = (
         torch.cat([(data.y_train == k).nonzero().flatten()[60:68] for k in range(10)]).view(10, 8).T.flatten()
     )  # row by row
     nets = networks.build(config, 1, 10)
-    row = runs.indicators(nets, config, data.images(index), data.s_train[index], real)
+    row = watch.collapse_indicators(nets, config, data.images(index), data.s_train[index], real)
     assert 0.85 < row["diversity"] < 1.15 and 0.6 < row["diversity_min"] < 1.2
-    assert not runs.signs(dict(step=1000) | row | dict(usage_entropy=1.0), 10)
+    assert not watch.collapse_warnings(dict(step=1000) | row | dict(usage_entropy=1.0), 10)
 
 
 def test_usage_tells_a_forgotten_category(straight):
-    _, s, _ = runs.evaluation_inputs(TINY, runs.prepare(TINY))
-    shares = runs.usage(straight.nets, torch.zeros(80, 1, 32, 32), s)  # one image: Q finds one category
+    _, s, _ = watch.evaluation_inputs(TINY, runs.prepare_data(TINY))
+    shares = watch.category_usage(straight.nets, torch.zeros(80, 1, 32, 32), s)  # one image: Q finds one category
     assert shares.max() == 1 and shares.sum() == 1
-    found = runs.signs(dict(step=1000, diversity=1.0, usage_entropy=0.0, least_used=3, usage_min=0.0), 10)
+    found = watch.collapse_warnings(dict(step=1000, diversity=1.0, usage_entropy=0.0, least_used=3, usage_min=0.0), 10)
     assert "category 3" in found["unused"]
 
 
 def test_a_warning_is_said_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        runs, "signs", lambda row, k: {"ignored": "the condition is ignored"} if row["step"] in (2, 4, 8) else {}
+        runs,
+        "collapse_warnings",
+        lambda row, k: {"ignored": "the condition is ignored"} if row["step"] in (2, 4, 8) else {},
     )
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -579,15 +587,15 @@ def test_a_progress_file_that_cannot_be_written_stops_nothing(tmp_path, monkeypa
 
 def test_where_runs_live(tmp_path, monkeypatch):
     monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path / "here"))
-    assert runs.runs_root() == tmp_path / "here"
+    assert files.runs_root() == tmp_path / "here"
     monkeypatch.delenv("AAE_PRIOR_RUNS")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs.aae_prior, "__file__", str(tmp_path / "site-packages" / "aae_prior" / "__init__.py"))
-    assert runs.runs_root() == tmp_path / "out" / "runs"
+    assert files.runs_root() == tmp_path / "out" / "runs"
     (tmp_path / "settings.ini").touch()
     (tmp_path / "nbs").mkdir()
     monkeypatch.chdir(tmp_path / "nbs")
-    assert runs.runs_root() == tmp_path / "out" / "runs"
+    assert files.runs_root() == tmp_path / "out" / "runs"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from aae_prior import runs
+from aae_prior import checkpoints, runs
 from aae_prior.config import Config
-from aae_prior.runs import CannotWrite, fit, load
+from aae_prior.files import CannotWrite
+from aae_prior.runs import fit, load
 from test_runs import PLAIN, assert_same_run, no_leftovers
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ LONG = PLAIN.replace(model="ours", condition="none", device="cpu", steps=140, ev
 
 def test_a_run_survives_kills_at_random_moments(tmp_path):
     rng, root = random.Random(0), tmp_path / "killed"
-    folder = runs.run_folder(LONG, runs.prepare(LONG), root)
+    folder = runs.run_folder(LONG, runs.prepare_data(LONG), root)
     command = [
         sys.executable,
         str(Path(__file__).with_name("training_process.py")),
@@ -69,7 +70,7 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
 
 def step_of(folder):
     "The step of the newest checkpoint on disk."
-    return max((int(p.name[:8]) for p in runs.checkpoints(folder)), default=0)
+    return max((int(p.name[:8]) for p in checkpoints.checkpoints(folder)), default=0)
 
 
 def after_steps(folder, n, pid):

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from aae_prior import runs, sweep
+from aae_prior import files, runs, sweep
 from aae_prior.config import Config, parameters_cell
 from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
@@ -488,7 +488,7 @@ def test_the_summary_shows_means_over_seeds(tmp_path, plain, monkeypatch, capsys
 @pytest.fixture
 def figures(tmp_path, monkeypatch):
     "The folder of published pictures and rows, with a row of seed 1 and a mean that is older than the column `seed`."
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     (tmp_path / "figures").mkdir()
     row = dict.fromkeys(HEADER, "") | dict(
         figure="8", dataset="digits", metric="diversity", preset="quick", value="0.1"
