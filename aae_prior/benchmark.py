@@ -27,12 +27,13 @@ from torch.nn import functional as nnf
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import Config, resolve_device
+from .config import Config
+from .machine import keep_freed_memory, resolve_device
 from .data import at_hand, load
 from .networks import CodeToMap, Conv, UpBlock, UpConv
 from .plots import DPI, PALETTE, SMALL, TITLE, Picture, styled
 from .runs import Mean, Session, Watch, advance, fit, largest_weights, read_csv, write_csv
-from .training import aae_phase, autocast, draw, keep_freed_memory, prior_phase, reference_step, step
+from .training import aae_phase, autocast, draw, prior_phase, reference_step, step
 
 # %% ../nbs/12_benchmark.ipynb #c0f5bf2c
 class Call(NamedTuple):

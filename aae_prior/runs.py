@@ -40,7 +40,8 @@ from torch import nn
 from tqdm import tqdm
 
 import aae_prior
-from .config import Config, record as environment, resolve_device
+from .config import Config
+from .machine import environment, fastest_precision, keep_freed_memory, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
@@ -55,11 +56,9 @@ from aae_prior.training import (
     condition_dim,
     conditions_of,
     draw,
-    fastest_precision,
     pretrain_Q,
     generate,
     generator,
-    keep_freed_memory,
     optimisers,
     recompute_image_stats,
     recompute_prior_stats,
@@ -614,7 +613,8 @@ def keep_snapshot(folder: Path, session: Session):
     with writing(folder / "snapshots"):
         (folder / "snapshots").mkdir(exist_ok=True)
     write_atomic(
-        folder / "snapshots" / f"{session.step:08d}.safetensors", safetensors.torch.save(to_bf16(session.nets.sampler()))
+        folder / "snapshots" / f"{session.step:08d}.safetensors",
+        safetensors.torch.save(to_bf16(session.nets.sampler())),
     )
 
 # %% ../nbs/08_runs.ipynb #4d537dbc

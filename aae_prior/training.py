@@ -5,20 +5,17 @@
 # %% auto #0
 __all__ = ['DISCRETE', 'BETA2', 'ON_THE_WAY', 'AT_THE_END', 'Networks', 'build', 'rates', 'optimisers', 'set_learning_rates',
            'Batch', 'generator', 'sample_condition', 'steps_per_epoch', 'condition_dim', 'conditions_of', 'draw',
-           'keep_norm_state', 'recompute_bn_stats', 'backward', 'update', 'fastest_precision', 'keep_freed_memory',
-           'autocast', 'augmented', 'penalty_R1', 'aae_phase', 'loss_Q', 'distorted', 'cluster_loss', 'loss_clusters',
-           'keep_head', 'pretrain_Q', 'mismatched', 'train_D_I', 'prior_phase', 'step', 'update_ema', 'prior_batches',
-           'recompute_prior_stats', 'recompute_image_stats', 'gradients', 'apply', 'reference_aae_phase',
-           'reference_prior_phase', 'reference_step', 'prior_codes', 'generate', 'held', 'encode', 'reconstruct',
-           'classify', 'sample_noise']
+           'keep_norm_state', 'recompute_bn_stats', 'backward', 'update', 'autocast', 'augmented', 'penalty_R1',
+           'aae_phase', 'loss_Q', 'distorted', 'cluster_loss', 'loss_clusters', 'keep_head', 'pretrain_Q', 'mismatched',
+           'train_D_I', 'prior_phase', 'step', 'update_ema', 'prior_batches', 'recompute_prior_stats',
+           'recompute_image_stats', 'gradients', 'apply', 'reference_aae_phase', 'reference_prior_phase',
+           'reference_step', 'prior_codes', 'generate', 'held', 'encode', 'reconstruct', 'classify', 'sample_noise']
 
 # %% ../nbs/03_training.ipynb #e7590503
 import copy
-import ctypes
 import functools
 import hashlib
 import math
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +24,7 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from .losses import accuracy_D, entropy, loss_D, loss_G, loss_MI, loss_rec
+from .machine import fastest_precision
 from .networks import CodeDiscriminator, CodeGenerator, Decoder, Encoder, FixedPrior, ImageDiscriminator
 
 # %% ../nbs/03_training.ipynb #3253fb39
@@ -117,7 +115,9 @@ class Batch:
     eps2: torch.Tensor = None
     H: float = 0.0  # entropy of a discrete condition, nats
     augment_params: torch.Tensor = None  # numbers in [0, 1) that say how each image is augmented, (B, 5)
-    distort_params: torch.Tensor = None  # numbers in [0, 1) that say how each image is distorted for `consistency`, (B, 5)
+    distort_params: torch.Tensor = (
+        None  # numbers in [0, 1) that say how each image is distorted for `consistency`, (B, 5)
+    )
 
 # %% ../nbs/03_training.ipynb #7fa62ee9
 def generator(*key, device="cpu"):
@@ -252,35 +252,6 @@ def update(opts, *names):
             opts[name].step()
             opts[name].zero_grad(set_to_none=True)
 
-# %% ../nbs/03_training.ipynb #bad30bf6
-@functools.lru_cache
-def fastest_precision(device="cpu"):
-    "'bf16' or 'fp32': the faster one for a 3x3 convolution of the decoder's size on `device` (probed once, under a second)"
-    if torch.device(device).type != "cpu":
-        return "bf16" if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    seconds = dict(fp32=[], bf16=[])
-    for name, dtype in 5 * [
-        ("fp32", torch.float32),
-        ("bf16", torch.bfloat16),
-    ]:  # in turns, so that a busy moment meets both
-        x = torch.ones(32, 128, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
-        w = torch.ones(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-        start = time.process_time()  # not the clock, which runs on while others compute
-        nnf.conv2d(x, w, padding=1)
-        seconds[name].append(time.process_time() - start)
-    return min(seconds, key=lambda name: min(seconds[name]))
-
-# %% ../nbs/03_training.ipynb #7cdf2cde
-@functools.lru_cache
-def keep_freed_memory():
-    "Let this process reuse freed memory in place of returning it (Linux with glibc: True; elsewhere nothing happens: False)"
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # their numbers in malloc.h
-    return all([mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 2**28), mallopt(mmap_threshold, 2**30)])
-
 # %% ../nbs/03_training.ipynb #646e9cbc
 def autocast(config, device):
     "The context a phase runs in: bf16 where config.precision says so, nothing otherwise"
@@ -297,7 +268,11 @@ def augmented(x, b):
     rows, cols = [
         (b.augment_params[:, i, None] * (2 * reach + 1)).long() + pixels for i in (0, 1)
     ]  # where each pixel comes from
-    x = nnf.pad(x, [reach] * 4)[each, :, rows[:, :, None], cols[:, None, :]] + b.augment_params[:, 2, None, None, None] - 0.5
+    x = (
+        nnf.pad(x, [reach] * 4)[each, :, rows[:, :, None], cols[:, None, :]]
+        + b.augment_params[:, 2, None, None, None]
+        - 0.5
+    )
     hidden = [((b.augment_params[:, i, None] * n).long() - pixels).abs() < n // 4 for i in (3, 4)]
     return x.masked_fill((hidden[0][:, :, None] & hidden[1][:, None, :])[..., None], 0.0).permute(0, 3, 1, 2)
 

@@ -25,9 +25,17 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 MODULES = sorted(file for file in (ROOT / "aae_prior").glob("*.py") if not file.name.startswith("_"))
 
 # Who may import whom, inside the package. A new module has to take its place here.
-BASE = {"data", "networks", "losses", "metrics", "plots", "config"}
-ALLOWED = {name: set() for name in BASE} | {
-    "training": {"networks", "losses"},
+METHOD = {"data", "networks", "losses", "metrics", "plots"}
+SETTINGS = {"refusals", "values", "recipes", "machine", "config", "parameters"}
+BASE = METHOD | SETTINGS
+ALLOWED = {name: set() for name in METHOD} | {
+    "refusals": set(),
+    "values": {"refusals"},
+    "recipes": {"values"},
+    "machine": {"refusals", "values"},
+    "config": {"refusals", "values", "recipes", "machine"},
+    "parameters": SETTINGS - {"parameters"},
+    "training": {"networks", "losses", "machine"},
     "diagrams": {"plots"},
     "text": {"data"},
     "runs": BASE | {"training", "text"},
@@ -36,7 +44,7 @@ ALLOWED = {name: set() for name in BASE} | {
     "sweep": BASE | {"training", "runs", "results", "pretrained"},
     "plan": BASE | {"runs", "results", "sweep"},
     "benchmark": BASE | {"training", "runs"},
-    "verdicts": {"config", "results"},
+    "verdicts": {"config", "values", "results"},
 }
 
 

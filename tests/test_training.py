@@ -478,21 +478,3 @@ def test_a_run_without_rate_stands_still(digits):
     assert all(
         torch.equal(a, p) for (name, p), a in zip(nets.named_parameters(), before) if not name.startswith("average")
     )
-
-
-@pytest.mark.parametrize("busy", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("faster", ["bf16", "fp32"])
-def test_a_busy_moment_does_not_change_the_precision(monkeypatch, faster, busy):
-    for calm in range(5):  # one format is disturbed in every turn but one, the other never
-        clock, turns = [0.0], {torch.float32: 0, torch.bfloat16: 0}
-
-        def conv2d(x, w, padding):
-            turns[x.dtype] += 1
-            disturbed = x.dtype == busy and turns[x.dtype] != calm + 1
-            clock[0] += (
-                1.0 if x.dtype == (torch.bfloat16 if faster == "bf16" else torch.float32) else 1.3
-            ) + 5 * disturbed
-
-        monkeypatch.setattr(T.nnf, "conv2d", conv2d)
-        monkeypatch.setattr(T.time, "process_time", lambda: clock[0])
-        assert T.fastest_precision.__wrapped__("cpu") == faster and turns[busy] == 5
