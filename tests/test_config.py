@@ -760,7 +760,8 @@ def test_every_field_is_documented():
 
 CHECK = """import json
 from aae_prior.parameters import notebook_parameters
-config, own = notebook_parameters(globals(), extra=dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds")), size=32)
+extra = dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds"))
+config, own = notebook_parameters(globals(), extra=extra, size=32)
 print("config " + json.dumps([config.to_dict(), config.training_key(), own.rows, own.seeds]))"""
 CELL = parameters_cell(
     [*PARAMETERS, "norm"], extra=dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds"))
@@ -889,7 +890,13 @@ def test_a_runner_without_history(tmp_path):
         ("preset = 'smoke'", []),
         (CHECK + "\nassert config.steps == 4\nopen('ran', 'w', encoding='utf-8').close()", []),
     )
-    code = f"import os; os.chdir({str(tmp_path)!r}); from execnb.nbio import read_nb; from execnb.shell import CaptureShell; CaptureShell().run_all(read_nb({str(path)!r}), exc_stop=True)"
+    code = f"""
+import os
+from execnb.nbio import read_nb
+from execnb.shell import CaptureShell
+os.chdir({str(tmp_path)!r})
+CaptureShell().run_all(read_nb({str(path)!r}), exc_stop=True)
+"""
     subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT))
     )
