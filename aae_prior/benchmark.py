@@ -28,12 +28,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Config
-from .machine import keep_freed_memory, resolve_device
+from .machine import resolve_device
 from .data import at_hand, load
 from .networks import CodeToMap, Conv, UpBlock, UpConv
 from .plots import DPI, PALETTE, SMALL, TITLE, Picture, styled
 from .runs import Mean, Session, Watch, advance, fit, largest_weights, read_csv, write_csv
-from .training import aae_phase, autocast, draw, prior_phase, reference_step, step
+from .batches import draw
+from .precision import autocast, keep_freed_memory
+from .reference import reference_step
+from .training import aae_phase, prior_phase, step
 
 # %% ../nbs/12_benchmark.ipynb #c0f5bf2c
 class Call(NamedTuple):

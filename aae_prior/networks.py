@@ -5,9 +5,13 @@
 # %% auto #0
 __all__ = ['extra_blocks', 'scaled', 'deep', 'patches', 'overlaid', 'Patches', 'Overlaid', 'Conv', 'UpConv', 'batch_norm',
            'DownBlock', 'UpBlock', 'Encoder', 'init_normal', 'CodeToMap', 'Decoder', 'with_condition', 'CodeGenerator',
-           'FixedPrior', 'add_spectral_norm', 'ImageDiscriminator', 'CodeDiscriminator']
+           'FixedPrior', 'add_spectral_norm', 'Discrimination', 'ImageDiscriminator', 'CodeDiscriminator', 'Networks',
+           'build']
 
 # %% ../nbs/01_networks.ipynb #4886e843
+import copy
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional as nnf
@@ -237,8 +241,16 @@ def add_spectral_norm(net):
             nn.utils.parametrizations.spectral_norm(m)
 
 # %% ../nbs/01_networks.ipynb #a6ec6ce1
+class Discrimination(NamedTuple):
+    "What D_I says of images: realness `logit` (B,), Q's logits `q` (B, condition_dim) or None, `features` F(x)"
+
+    logit: torch.Tensor
+    q: torch.Tensor
+    features: torch.Tensor
+
+
 class ImageDiscriminator(nn.Module):
-    "Table 4: images (B, channels, size, size) in [-1, 1] to (realness logit (B,), Q (B, condition_dim) or None, F)"
+    "Table 4: images (B, channels, size, size) in [-1, 1] to a `Discrimination`"
 
     def __init__(
         self, channels, condition_dim=0, width=1.0, size=32, sees_condition=False, feature_layer=-1, spectral=False
@@ -270,7 +282,8 @@ class ImageDiscriminator(nn.Module):
         q = None if self.q is None else self.q(nnf.leaky_relu(h, 0.2))
         if self.condition is not None:
             h = h + self.condition(s)
-        return self.real(nnf.leaky_relu(h, 0.2)).squeeze(1), q, F
+        logit = self.real(nnf.leaky_relu(h, 0.2)).squeeze(1)
+        return Discrimination(logit, q, F)
 
 # %% ../nbs/01_networks.ipynb #de87cbe1
 class CodeDiscriminator(nn.Sequential):
@@ -282,3 +295,40 @@ class CodeDiscriminator(nn.Sequential):
         super().__init__(*hidden, nn.Linear(200, 1), nn.Flatten(0))
         if spectral:
             add_spectral_norm(self)
+
+# %% ../nbs/01_networks.ipynb #ed4f9395
+class Networks(nn.Module):
+    """enc, dec, CG, D_I (None for `aae`) and D_C for a resolved `config`, and the averaged dec and CG that draw.
+
+    For images of `channels` and conditions of `condition_dim` values."""
+
+    def __init__(self, config, channels, condition_dim=0):
+        super().__init__()
+        c, shape, spectral = config, dict(width=config.width, size=config.size), config.spectral_norm
+        blocks = dict(norm=c.norm, **shape)
+        self.enc = Encoder(channels, c.code_dim, **blocks, stem_stride=c.stem_stride, stochastic=c.stochastic)
+        self.dec = Decoder(c.code_dim, channels, **blocks)
+        self.CG = FixedPrior()
+        if c.model == "ours":
+            self.CG = CodeGenerator(c.noise_length(condition_dim) + condition_dim, c.code_dim)
+        self.D_C = CodeDiscriminator(c.code_dim, spectral=spectral)
+        self.D_I = None
+        if c.model != "aae":
+            head = dict(sees_condition=c.label_to in ("D_I", "both"), feature_layer=c.feature_layer)
+            self.D_I = ImageDiscriminator(channels, condition_dim, c.width_D_I, c.size, **head, spectral=spectral)
+        self.average = nn.ModuleDict({k: copy.deepcopy(self.get_submodule(k)) for k in ("dec", "CG")})
+        self.average.register_buffer("steps", torch.zeros(()))
+
+    def sampler(self):
+        "The dec and CG that draw: the averaged ones, or those that an export holds"
+        return self.average if hasattr(self, "average") else {"dec": self.dec, "CG": self.CG}
+
+# %% ../nbs/01_networks.ipynb #e5924264
+def build(config, channels, condition_dim=0, device="cpu"):
+    """`Networks` with initial weights drawn from config.seed alone, in channels_last order, on `device`.
+
+    Global generators stay untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        nets = Networks(config, channels, condition_dim)
+    return nets.to(device, memory_format=torch.channels_last)

@@ -28,7 +28,7 @@ from aae_prior.runs import (
     write_csv,
     write_record,
 )
-from .training import recompute_prior_stats
+from .norm_stats import recompute_prior_stats
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
 def small_weights(run: Run, names=("dec", "CG")) -> dict:

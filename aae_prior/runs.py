@@ -41,31 +41,17 @@ from tqdm import tqdm
 
 import aae_prior
 from .config import Config
-from .machine import environment, fastest_precision, keep_freed_memory, resolve_device
+from .machine import environment, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
 from .metrics import Classifier, mean_pairwise_distance, train_classifier
 from .text import Described, with_sentences
-from aae_prior.training import (
-    AT_THE_END,
-    DISCRETE,
-    ON_THE_WAY,
-    Networks,
-    autocast,
-    build,
-    classify,
-    condition_dim,
-    conditions_of,
-    draw,
-    pretrain_Q,
-    generate,
-    generator,
-    optimisers,
-    recompute_image_stats,
-    recompute_prior_stats,
-    set_learning_rates,
-    step,
-    steps_per_epoch,
-)
+from .batches import condition_dim, conditions_of, DISCRETE, draw, generator, steps_per_epoch
+from .extensions import pretrain_Q
+from .networks import build, Networks
+from .norm_stats import AT_THE_END, ON_THE_WAY, recompute_image_stats, recompute_prior_stats
+from .precision import autocast, fastest_precision, keep_freed_memory
+from .sampling import classify, generate
+from .training import optimisers, set_learning_rates, step
 
 # %% ../nbs/08_runs.ipynb #b50091db
 def project_root() -> Path:

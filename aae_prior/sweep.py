@@ -1017,7 +1017,8 @@ def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: in
     and the `labels` of the columns. With `interpolate`, that many columns from a code with the first label to one with the last."""
     import torch
     from aae_prior.runs import drawing
-    from aae_prior.training import prior_codes, sample_noise
+    from aae_prior.batches import sample_noise
+    from aae_prior.sampling import prior_codes
 
     s = conditions(drawing(run), labels)
     ends = s if s is None or not interpolate else s[[0, -1]]

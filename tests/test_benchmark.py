@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aae_prior import benchmark, training
+from aae_prior import batches, benchmark, networks, reference, training
 from aae_prior.config import Config
 from aae_prior.runs import prepare
 
@@ -41,7 +41,7 @@ def test_the_median_counts():
 
 def test_every_call_is_a_step_of_its_own(tiny, monkeypatch):
     seen = []
-    real = training.draw
+    real = batches.draw
     monkeypatch.setattr(benchmark, "draw", lambda data, config, i: seen.append(i) or real(data, config, i))
     call = benchmark.plain_step(*tiny, careful=True)
     call(), call()
@@ -52,15 +52,15 @@ def test_every_call_is_a_step_of_its_own(tiny, monkeypatch):
 @pytest.mark.parametrize("careful", [False, True])
 def test_the_plain_reference_makes_the_update_of_the_step(tiny, update, careful):
     config, data = tiny[0].replace(update=update), tiny[1]
-    plain, ours = (training.build(config, data.channels, data.classes).double() for _ in "ab")
+    plain, ours = (networks.build(config, data.channels, data.classes).double() for _ in "ab")
     benchmark.as_tabulated(plain)
-    b = training.draw(data, config, 0)
-    b = training.Batch(
+    b = batches.draw(data, config, 0)
+    b = batches.Batch(
         **{name: value.double() if isinstance(value, torch.Tensor) else value for name, value in vars(b).items()}
     )
-    training.reference_step(plain, training.optimisers(plain, config), b, config, careful)
+    reference.reference_step(plain, training.optimisers(plain, config), b, config, careful)
     training.step(ours, training.optimisers(ours, config), b, config)
-    started = training.build(config, data.channels, data.classes).double().state_dict()
+    started = networks.build(config, data.channels, data.classes).double().state_dict()
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(plain.state_dict()[name], value, rtol=1e-9, atol=1e-11, msg=name)
     assert sum(not torch.equal(started[name], value) for name, value in ours.state_dict().items()) > 50
@@ -95,8 +95,8 @@ def test_the_parts_cost_what_the_step_costs_at_any_batch(tiny):
 
 def test_layers_of_one_shape_are_measured_once(tiny):
     config, data = tiny
-    nets = training.build(config, data.channels, data.classes)
-    found = benchmark.distinct_layers(nets, training.draw(data, config, 0))
+    nets = networks.build(config, data.channels, data.classes)
+    found = benchmark.distinct_layers(nets, batches.draw(data, config, 0))
     shapes = [(type(layer), tuple(layer.weight.shape), tuple(x.shape)) for layer, x in found.values()]
     assert len(set(shapes)) == len(shapes)
     assert {name.split(".")[0] for name in found} == {"enc", "dec", "D_I"}

@@ -20,9 +20,8 @@ from papermill.cli import papermill
 from papermill.inspection import inspect_notebook
 from PIL import Image
 
-from aae_prior import machine
 from aae_prior.config import REMOVED_SETTINGS, Config, SettingError, settings_table, why_idle
-from aae_prior.machine import environment, fastest_precision, git_revision, resolve_device
+from aae_prior.machine import environment, git_revision, resolve_device
 from aae_prior.parameters import BY_NAME_ONLY, PARAMETERS, notebook_parameters, overrides_line, parameters_cell
 from aae_prior.recipes import PRESETS, RECIPES, recipe_name, recipes_table
 from aae_prior.values import DATASETS, Between, OneOf
@@ -540,23 +539,6 @@ def test_device_is_never_replaced_in_silence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("auto") == torch.device("cuda") and resolve_device("cuda:1") == torch.device("cuda:1")
     assert "cuda, cuda:0, cuda:1, cpu" in refusal(resolve_device, "cuda:2")
-
-
-@pytest.mark.parametrize("busy", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("faster", ["bf16", "fp32"])
-def test_a_busy_moment_does_not_change_the_precision(monkeypatch, faster, busy):
-    for calm in range(5):  # one format is disturbed in every turn but one, the other never
-        clock, turns = [0.0], {torch.float32: 0, torch.bfloat16: 0}
-
-        def conv2d(x, w, padding):
-            turns[x.dtype] += 1
-            disturbed = x.dtype == busy and turns[x.dtype] != calm + 1
-            is_faster = x.dtype == (torch.bfloat16 if faster == "bf16" else torch.float32)
-            clock[0] += (1.0 if is_faster else 1.3) + 5 * disturbed
-
-        monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
-        monkeypatch.setattr(machine.time, "process_time", lambda: clock[0])
-        assert fastest_precision.__wrapped__("cpu") == faster and turns[busy] == 5
 
 
 def test_dataset_paths(tmp_path, monkeypatch):

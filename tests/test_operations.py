@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from aae_prior import training as T
+from aae_prior import batches, networks, reference, training
 from aae_prior.config import Config
 from aae_prior.networks import Conv, UpConv, deep
 
@@ -39,8 +39,8 @@ def setting(**given):
     s = torch.eye(LABELS)[:B]
     return (
         config,
-        T.build(config, 1, LABELS),
-        T.Batch(x, *torch.randn(2, B, config.noise_length(LABELS), generator=g), s, s),
+        networks.build(config, 1, LABELS),
+        batches.Batch(x, *torch.randn(2, B, config.noise_length(LABELS), generator=g), s, s),
     )
 
 
@@ -101,7 +101,7 @@ def minimum(config, nets, b):
 def counted(step, config, nets, b, **kw):
     "Operations an image that `step` carries out"
     with FlopCounterMode(display=False) as counter:
-        step(nets, T.optimisers(nets, config), b, config, **kw)
+        step(nets, training.optimisers(nets, config), b, config, **kw)
     return counter.get_total_flops() / B
 
 
@@ -109,7 +109,7 @@ def counted(step, config, nets, b, **kw):
 def default():
     "The default setting at full width, and what its step costs"
     setup = setting()
-    return setup, counted(T.step, *setup)
+    return setup, counted(training.step, *setup)
 
 
 def test_the_default_step_costs_its_minimum(default):
@@ -120,7 +120,7 @@ def test_the_default_step_costs_its_minimum(default):
 
 def test_the_deep_layers_cost_the_same_as_matrix_products(default):
     (config, nets, b), cost = default
-    assert counted(T.step, config.replace(precision="bf16"), nets, b) == pytest.approx(cost, rel=1e-3)
+    assert counted(training.step, config.replace(precision="bf16"), nets, b) == pytest.approx(cost, rel=1e-3)
     in_use = {n: [deep(m, b.x, n) for m in nets.modules() if isinstance(m, (Conv, UpConv))] for n in (2, 16)}
     assert any(in_use[2]) and not any(in_use[16])
 
@@ -128,11 +128,11 @@ def test_the_deep_layers_cost_the_same_as_matrix_products(default):
 def test_sharing_passes_would_save_the_simultaneous_saturating_step_under_3_percent():
     setup = setting(update="simultaneous", gan_loss="saturating")
     assert minimum(*setup) == pytest.approx(4.985e9, rel=1e-3)
-    assert minimum(*setup) <= counted(T.step, *setup) <= 1.03 * minimum(*setup)
+    assert minimum(*setup) <= counted(training.step, *setup) <= 1.03 * minimum(*setup)
 
 
 def test_the_plain_reference_costs_more_than_one_and_a_half_steps(default):
     setup, cost = default
-    plain, careful = (counted(T.reference_step, *setup, careful=careful) for careful in (False, True))
+    plain, careful = (counted(reference.reference_step, *setup, careful=careful) for careful in (False, True))
     print(f"GFLOP an image: step {cost / 1e9:.4f}, reference {plain / 1e9:.4f}, careful reference {careful / 1e9:.4f}")
     assert plain > 1.5 * cost and plain > careful > cost

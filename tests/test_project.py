@@ -25,25 +25,28 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 MODULES = sorted(file for file in (ROOT / "aae_prior").glob("*.py") if not file.name.startswith("_"))
 
 # Who may import whom, inside the package. A new module has to take its place here.
-METHOD = {"data", "networks", "losses", "metrics", "plots"}
 SETTINGS = {"refusals", "values", "recipes", "machine", "config", "parameters"}
-BASE = METHOD | SETTINGS
-ALLOWED = {name: set() for name in METHOD} | {
-    "refusals": set(),
+BASE = SETTINGS | {"data", "networks", "losses", "metrics", "plots", "precision", "sampling"}
+METHOD = {"batches", "extensions", "norm_stats", "training"}
+ALLOWED = {name: set() for name in BASE} | {
     "values": {"refusals"},
     "recipes": {"values"},
     "machine": {"refusals", "values"},
     "config": {"refusals", "values", "recipes", "machine"},
     "parameters": SETTINGS - {"parameters"},
-    "training": {"networks", "losses", "machine"},
+    "batches": {"losses"},
+    "norm_stats": {"batches"},
+    "extensions": {"batches", "norm_stats", "precision"},
+    "training": {"batches", "extensions", "losses", "norm_stats", "precision"},
+    "reference": {"batches", "extensions", "losses", "norm_stats", "training"},
     "diagrams": {"plots"},
     "text": {"data"},
-    "runs": BASE | {"training", "text"},
+    "runs": BASE | METHOD | {"text"},
     "results": BASE | {"runs"},
-    "pretrained": BASE | {"training", "runs", "results"},
-    "sweep": BASE | {"training", "runs", "results", "pretrained"},
+    "pretrained": BASE | METHOD | {"runs", "results"},
+    "sweep": BASE | METHOD | {"runs", "results", "pretrained"},
     "plan": BASE | {"runs", "results", "sweep"},
-    "benchmark": BASE | {"training", "runs"},
+    "benchmark": BASE | METHOD | {"reference", "runs"},
     "verdicts": {"config", "values", "results"},
 }
 

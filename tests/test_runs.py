@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from aae_prior import runs, training
+from aae_prior import batches, networks, norm_stats, runs, sampling, training
 from aae_prior.config import Config
 from aae_prior.data import load as load_data
 from aae_prior.runs import CannotWrite, Diverged, RunLocked, fit, load
@@ -146,7 +146,7 @@ def test_killed_between_the_last_checkpoint_and_the_rest(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("lr_decay", [0.5, 0.0])
 def test_both_rates_fall_at_the_end_of_a_run(tmp_path, lr_decay):
     run = fit(TINY.replace(steps=4, eval_every=4, lr_decay=lr_decay, lr=1e-3, lr_D=2e-3), root=tmp_path, progress=False)
-    rates = training.rates(run.config, 3 / 4)  # those of the last of four steps
+    rates = training.learning_rates(run.config, 3 / 4)  # those of the last of four steps
     assert rates["enc"] == pytest.approx(1e-3 * (0.5 if lr_decay else 1))
     for name, opt in runs.newest_checkpoint(run.dir)["opts"].items():
         assert [group["lr"] for group in opt["param_groups"]] == [rates[name]]
@@ -208,9 +208,9 @@ def test_a_row_is_the_mean_over_its_steps(tmp_path):
     config = PLAIN.replace(epochs=20, steps=None)  # 120 steps: a row an epoch
     part = fit(config, root=tmp_path, progress=False, until=6)
     data = runs.prepare(config)
-    nets = training.build(config, 1)
+    nets = networks.build(config, 1)
     opts = training.optimisers(nets, config)
-    losses = [training.step(nets, opts, training.draw(data, config, i), config) for i in range(6)]
+    losses = [training.step(nets, opts, batches.draw(data, config, i), config) for i in range(6)]
     assert len(part.history) == 1
     for name in losses[0]:
         assert part.history[0][name] == pytest.approx(np.mean([l[name].item() for l in losses]), rel=1e-5, abs=1e-6)
@@ -243,7 +243,7 @@ def test_record_says_what_was_trained_on_what(straight):
 def test_filmstrip_is_the_same_noise_growing(straight):
     assert list(straight.frames) == [5, 10, 12] == [r["step"] for r in straight.evaluations]
     z, s, columns = runs.evaluation_inputs(TINY, runs.prepare(TINY))
-    now = training.generate(straight.nets, z, s)
+    now = sampling.generate(straight.nets, z, s)
     assert columns == 10 and (straight.frames[12] - now).abs().max() <= 1 / 127.5
 
 
@@ -278,15 +278,15 @@ def test_a_run_is_the_same_however_often_it_is_evaluated(straight, tmp_path):
     often = fit(TINY.replace(eval_every=2), root=tmp_path, progress=False)
     assert same_state(often.nets.state_dict(), straight.nets.state_dict())
     assert often.record["statistics"] == "own"
-    z, s = training.sample_noise(TINY, 8, condition_dim=10), torch.eye(10)[:8]
-    now, kept = training.generate(straight.nets, z, s), training.generate(straight.nets_at(12), z, s)
+    z, s = batches.sample_noise(TINY, 8, condition_dim=10), torch.eye(10)[:8]
+    now, kept = sampling.generate(straight.nets, z, s), sampling.generate(straight.nets_at(12), z, s)
     assert (now - kept).abs().max() < 0.1  # a snapshot has half the bits, and its own statistics
 
 
 def test_an_incomplete_run_draws_through_its_own_statistics_too(straight, tmp_path):
     part = fit(TINY, root=tmp_path, progress=False, until=8)
     expected = copy.deepcopy(part.nets)
-    training.recompute_prior_stats(expected, TINY, 10)
+    norm_stats.recompute_prior_stats(expected, TINY, 10)
     assert part.record["statistics"] == "own" and same_state(expected.state_dict(), part.nets.state_dict())
 
 
@@ -516,7 +516,7 @@ def test_real_images_count_as_diverse():
     index = (
         torch.cat([(data.y_train == k).nonzero().flatten()[60:68] for k in range(10)]).view(10, 8).T.flatten()
     )  # row by row
-    nets = training.build(config, 1, 10)
+    nets = networks.build(config, 1, 10)
     row = runs.indicators(nets, config, data.images(index), data.s_train[index], real)
     assert 0.85 < row["diversity"] < 1.15 and 0.6 < row["diversity_min"] < 1.2
     assert not runs.signs(dict(step=1000) | row | dict(usage_entropy=1.0), 10)

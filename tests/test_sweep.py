@@ -25,7 +25,8 @@ from aae_prior.parameters import parameters_cell
 from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, get, main, planned, read_notebook
-from aae_prior.training import generate, sample_noise
+from aae_prior.batches import sample_noise
+from aae_prior.sampling import generate
 from sweep_notebooks import CHECK, PARAMETERS, TRAINS, notebook
 
 ROOT = Path(__file__).resolve().parents[1]

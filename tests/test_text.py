@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from aae_prior import runs, text, training
+from aae_prior import batches, extensions, networks, reference, runs, text, training
 from aae_prior.config import Config
 from aae_prior.data import Data, load
 from test_notebooks import papermill
@@ -424,8 +424,8 @@ def test_each_step_draws_one_of_an_images_sentences(found):
     rows = found.data.s_train
     seen = set()
     for step in (0, 0, 44, 88):  # the same images, three epochs apart
-        index = training._order(len(found.data), step // 44, 0)[:32]
-        b = training.draw(found.data, config, step)
+        index = batches.order_of_images(len(found.data), step // 44, 0)[:32]
+        b = batches.draw(found.data, config, step)
         which = (rows[index] == b.s[:, None]).all(2)
         assert which.any(1).all() and torch.equal(b.s, b.s2)
         seen.add(tuple(b.s.flatten()[:5].tolist()))
@@ -435,30 +435,30 @@ def test_each_step_draws_one_of_an_images_sentences(found):
 def test_matching_aware_counts_a_wrong_sentence_as_fake(found):
     config = Config(condition="text", preset="smoke")
     assert config.matching_aware and config.label_to == "both" and not config.replace(label_to="Q").matching_aware
-    nets = training.build(config, 1, 200)
-    b = training.draw(found.data, config, 0)
-    (wrong,) = training.mismatched(nets, b, config)
+    nets = networks.build(config, 1, 200)
+    b = batches.draw(found.data, config, 0)
+    (wrong,) = extensions.mismatched(nets, b, config)
     expected = nets.D_I(b.x, b.s.roll(1, 0))[0]
     differs = (b.s != b.s.roll(1, 0)).any(1)
     torch.testing.assert_close(wrong[differs], expected[differs])
     b.s = b.s[:1].expand(32, -1)
-    assert (training.mismatched(nets, b, config)[0] == -100).all()  # the same sentence is not wrong
-    assert training.mismatched(nets, b, config.replace(label_to="Q")) == []
+    assert (extensions.mismatched(nets, b, config)[0] == -100).all()  # the same sentence is not wrong
+    assert extensions.mismatched(nets, b, config.replace(label_to="Q")) == []
 
 
 def test_the_step_with_sentences_equals_the_reference(found):
     config = Config(condition="text", preset="smoke", precision="fp32")
-    b = training.draw(found.data, config, 0)
-    b = training.Batch(*[v.double() if torch.is_tensor(v) else v for v in vars(b).values()])
+    b = batches.draw(found.data, config, 0)
+    b = batches.Batch(*[v.double() if torch.is_tensor(v) else v for v in vars(b).values()])
 
     def after(step):
-        nets = training.build(config, 1, 200).double()
+        nets = networks.build(config, 1, 200).double()
         opts = training.optimisers(nets, config)
         for _ in range(2):
             step(nets, opts, b, config)
         return nets.state_dict()
 
-    for (name, a), p in zip(after(training.step).items(), after(training.reference_step).values()):
+    for (name, a), p in zip(after(training.step).items(), after(reference.reference_step).values()):
         torch.testing.assert_close(a, p, rtol=0, atol=1e-12, msg=name)
 
 
