@@ -160,7 +160,7 @@ def test_parameters_are_annotated_commented_literals(notebook):
 def test_parameters_are_checked_before_anything_else(notebook):
     code = cells(notebook)
     position = [index for index, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])][0]
-    assert "notebook_parameters(globals()" in source(code[position + 1])
+    assert "notebook_parameters(globals()" in re.sub(r"\s", "", source(code[position + 1]))
 
 
 @each_paper_notebook
