@@ -27,7 +27,8 @@ from torch.nn import functional as nnf
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import Config, resolve_device
+from .config import Config
+from .machine import resolve_device
 from .data import at_hand, load
 from .networks import CodeToMap, Conv, UpBlock, UpConv
 from .plots import DPI, PALETTE, SMALL, TITLE, Picture, styled

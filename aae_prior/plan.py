@@ -21,7 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from .config import PRESETS, Config, refuse
+from .config import Config
+from .recipes import PRESETS
+from .refusals import refuse
 from .sweep import Cell, aligned, cell_folder, check, get, machine_arguments, markdown, read_notebook, swept
 
 # %% ../nbs/15_plan.ipynb #c1500006

@@ -21,7 +21,10 @@ from pathlib import Path
 import filelock
 from IPython.display import Markdown, display
 
-from .config import PARAMETERS, Config, cpu_model, refuse
+from .config import Config
+from .machine import cpu_model
+from .parameters import PARAMETERS
+from .refusals import refuse
 from .data import Data
 from .plots import collapse_panel, filmstrip, loss_curves, save
 from .files import project_root, write_atomic

@@ -34,7 +34,8 @@ from torch import nn
 import aae_prior
 from .batches import DISCRETE, condition_dim, draw, steps_per_epoch
 from .checkpoints import last_good, newest_checkpoint, save_checkpoint, to_bf16
-from .config import Config, record as environment, resolve_device
+from .config import Config
+from .machine import environment, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
 from .extensions import pretrain_Q
 from .files import CannotWrite, Locked, judges_folder, locked, read_csv, read_json, rounded, runs_root

@@ -45,7 +45,10 @@ import filelock
 import submitit
 from tqdm import tqdm
 
-from .config import BY_NAME_ONLY, SETTINGS, Config, SettingError, nearest, not_given, read_overrides, refuse
+from .config import SETTINGS, Config
+from .parameters import BY_NAME_ONLY, read_overrides
+from .refusals import SettingError, did_you_mean, refuse
+from .values import not_given
 
 # %% ../nbs/09_sweep.ipynb #dab2e3b8
 @dataclass(frozen=True)
@@ -981,7 +984,7 @@ def label_numbers(run, text) -> list:
             refuse(
                 "labels",
                 word,
-                f"the run has {', '.join(names[:20])}{', ...' * (len(names) > 20)}{nearest(word, names)}",
+                f"the run has {', '.join(names[:20])}{', ...' * (len(names) > 20)}{did_you_mean(word, names)}",
             )
     return [names.index(word) if word in names else int(word) for word in asked]
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import DATASETS, Config
+from .config import Config
+from .values import DATASETS
 from .results import given_in, means, word
 
 # %% ../nbs/14_verdicts.ipynb #3bf9931c

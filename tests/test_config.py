@@ -1,39 +1,30 @@
 """Settings are honoured exactly or refused by name, in one line; notebooks refuse what papermill would let pass."""
 
-import ast, dataclasses, json, math, os, subprocess, sys
+import ast
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import nbformat, pytest, torch
+import nbformat
 import numpy as np
+import pytest
+import torch
 from click.testing import CliRunner
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from papermill.cli import papermill
 from papermill.inspection import inspect_notebook
-
 from PIL import Image
 
-from aae_prior.config import (
-    BUILT_IN,
-    BY_NAME_ONLY,
-    DATASETS,
-    PARAMETERS,
-    PRESETS,
-    RECIPES,
-    Between,
-    Config,
-    OneOf,
-    SettingError,
-    git_revision,
-    notebook_parameters,
-    overrides_line,
-    parameters_cell,
-    recipe_of,
-    recipes_table,
-    record,
-    resolve_device,
-    settings_table,
-    why_idle,
-)
+from aae_prior.config import REMOVED_SETTINGS, Config, SettingError, settings_table, why_idle
+from aae_prior.machine import environment, git_revision, resolve_device
+from aae_prior.parameters import BY_NAME_ONLY, PARAMETERS, notebook_parameters, overrides_line, parameters_cell
+from aae_prior.recipes import PRESETS, RECIPES, recipe_name, recipes_table
+from aae_prior.values import DATASETS, Between, OneOf
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
@@ -388,7 +379,7 @@ def test_precedence_of_every_recipe(dataset, preset):
             other = OTHER[name]
             assert getattr(config.replace(**{name: other}), name) == other
         wide = config.replace(width=0.375)
-        assert wide.width_D_I == 0.375 * (2 if recipe_of(dataset) in ("svhn", "cifar10") else 1)
+        assert wide.width_D_I == 0.375 * (2 if recipe_name(dataset) in ("svhn", "cifar10") else 1)
     assert (
         Config(dataset=dataset, preset="smoke").steps == 4 and Config(dataset=dataset, preset="paper").steps == 100_000
     )
@@ -426,7 +417,7 @@ def test_a_record_needs_no_data(tmp_path, monkeypatch):
     config = Config(dataset=tmp_path / "mine.npz", condition="category", lr_D=1e-3)
     recorded = json.loads(json.dumps(config.to_dict()))
     (tmp_path / "mine.npz").unlink()
-    monkeypatch.setattr("aae_prior.config.kind_of", None)  # whoever looks at the data fails
+    monkeypatch.setattr("aae_prior.recipes.grey_or_colour", None)  # whoever looks at the data fails
     back = Config.from_dict(recorded)
     assert (
         back == config
@@ -650,7 +641,7 @@ OLD = json.loads((ROOT / "pretrained" / "mnist-label-ours" / "record.json").read
 @pytest.mark.parametrize("run", sorted(path.parent.name for path in (ROOT / "pretrained").glob("*/record.json")))
 def test_records_of_earlier_versions(run):
     recorded = json.loads((ROOT / "pretrained" / run / "record.json").read_text(encoding="utf-8"))["config"]
-    config, gone = Config.from_dict(recorded), {*BUILT_IN, "rec_scale"}
+    config, gone = Config.from_dict(recorded), {*REMOVED_SETTINGS, "rec_scale"}
     assert {name: getattr(config, name) for name in recorded if name not in gone} == {
         name: value for name, value in recorded.items() if name not in gone
     }
@@ -662,7 +653,7 @@ def test_records_of_earlier_versions(run):
 
 
 def test_removed_settings_with_another_value():
-    assert BUILT_IN.keys() | {"rec_scale"} <= OLD.keys() | {"cluster_steps"}
+    assert REMOVED_SETTINGS.keys() | {"rec_scale"} <= OLD.keys() | {"cluster_steps"}
     lighter = Config.from_dict(OLD | dict(rec_scale=1.0, lam=2.0))
     assert (lighter.lam, lighter.rec_weight) == (pytest.approx(0.2), pytest.approx(0.1))
     for name, value in dict(beta2=0.9, dec_in_prior_phase=False, matching_aware=True, cluster_steps=100).items():
@@ -702,7 +693,7 @@ def test_key_takes_the_data_by_its_content():
 
 def test_record_is_complete_and_json(monkeypatch):
     config = Config(preset="smoke", seed=3, device="cpu")
-    found = json.loads(json.dumps(record(config)))
+    found = json.loads(json.dumps(environment(config)))
     assert Config.from_dict(found["config"]) == config and found["given"] == dict(preset="smoke", seed=3, device="cpu")
     assert (
         found["seed"] == 3
@@ -712,7 +703,7 @@ def test_record_is_complete_and_json(monkeypatch):
     )
     assert all(found[name] for name in ("version", "device_name", "cpu", "python", "system"))
     monkeypatch.setenv("PATH", "")
-    assert record(config)["git"] == ""  # no git: no revision, no failure
+    assert environment(config)["git"] == ""  # no git: no revision, no failure
 
 
 def test_git_revision_is_that_of_the_checkout_itself(tmp_path):
@@ -750,8 +741,9 @@ def test_every_field_is_documented():
 # ---- notebooks
 
 CHECK = """import json
-from aae_prior.config import notebook_parameters
-config, own = notebook_parameters(globals(), extra=dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds")), size=32)
+from aae_prior.parameters import notebook_parameters
+extra = dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds"))
+config, own = notebook_parameters(globals(), extra=extra, size=32)
 print("config " + json.dumps([config.to_dict(), config.training_key(), own.rows, own.seeds]))"""
 CELL = parameters_cell(
     [*PARAMETERS, "norm"], extra=dict(rows=(int, 8, "rows of the grid"), seeds=(list[int], [0, 1], "seeds"))
@@ -880,7 +872,13 @@ def test_a_runner_without_history(tmp_path):
         ("preset = 'smoke'", []),
         (CHECK + "\nassert config.steps == 4\nopen('ran', 'w', encoding='utf-8').close()", []),
     )
-    code = f"import os; os.chdir({str(tmp_path)!r}); from execnb.nbio import read_nb; from execnb.shell import CaptureShell; CaptureShell().run_all(read_nb({str(path)!r}), exc_stop=True)"
+    code = f"""
+import os
+from execnb.nbio import read_nb
+from execnb.shell import CaptureShell
+os.chdir({str(tmp_path)!r})
+CaptureShell().run_all(read_nb({str(path)!r}), exc_stop=True)
+"""
     subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT))
     )

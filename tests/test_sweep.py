@@ -20,7 +20,8 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from aae_prior import files, runs, sweep
-from aae_prior.config import Config, parameters_cell
+from aae_prior.config import Config
+from aae_prior.parameters import parameters_cell
 from aae_prior.data import quantise
 from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, get, main, planned, read_notebook
