@@ -33,7 +33,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as nnf
 
-from .data import Data, _refusal, _root, load
+from .data import Data, load
+from .published import data_root
+from .sources import data_error
 
 # %% ../nbs/06_text.ipynb #4e5096aa
 def words_of(sentence: str) -> list[str]:
@@ -80,13 +82,13 @@ def caption_places(dataset: str, root=None) -> tuple[Path, Path]:
     "Where the captions of a data set (known name or path) are looked for: a JSON-lines file, and a folder of text files."
     path = Path(dataset).expanduser()
     if dataset == "flowers102":
-        return _root(root) / "flowers102_captions.jsonl", _root(root) / "flowers-102"
+        return data_root(root) / "flowers102_captions.jsonl", data_root(root) / "flowers-102"
     base = (
         path.with_suffix("")
         if path.suffix == ".npz"
         else path
         if len(path.parts) > 1 or path.exists()
-        else _root(root) / dataset
+        else data_root(root) / dataset
     )
     return base.with_name(base.name + "_captions.jsonl"), base.with_name(base.name + "_captions")
 
@@ -107,7 +109,7 @@ def _from_lines(file: Path) -> dict[str, list[str]]:
             or not all(isinstance(c, str) and words_of(c) for c in captions)
             or not isinstance(row.get("name"), str)
         ):
-            raise _refusal(
+            raise data_error(
                 file,
                 f'line {i} is not as it should be; allowed: {{"name": "image_00001.jpg", "captions": ["a sentence", ...]}}',
             )
@@ -147,13 +149,13 @@ def read_captions(data: Data, dataset: str, root=None) -> tuple[list[list[str]],
         return composed(data)
     lines, folder = caption_places(dataset, root)
     if data.names_train is None:
-        raise _refusal(
+        raise data_error(
             dataset,
             "its images have no file names, by which captions are found; allowed: an array names beside x_train",
         )
     captions = _from_lines(lines) if lines.is_file() else _from_texts(folder) if folder.is_dir() else {}
     if not captions:
-        raise _refusal(
+        raise data_error(
             lines.parent,
             f"no captions of {data.name} here. Place there {lines.name} (a line an image: "
             f'{{"name": "image_00001.jpg", "captions": ["..."]}}) or, in {folder.name}/, the published text files (named like the images, one caption '
@@ -162,7 +164,7 @@ def read_captions(data: Data, dataset: str, root=None) -> tuple[list[list[str]],
         )
     own = matched(data.names_train, captions), matched(data.names_test or [], captions)
     if not any(own[0]):
-        raise _refusal(
+        raise data_error(
             lines.parent,
             f"none of the captions fits an image of {data.name}; allowed: names such as {data.names_train[0]}",
         )
@@ -509,12 +511,12 @@ def from_table(path) -> Given:
         with np.load(path, allow_pickle=False) as file:
             sentences, rows = file["sentences"].astype(str).tolist(), torch.from_numpy(file["embeddings"]).float()
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _refusal(
+        raise data_error(
             path,
             f"no embeddings here ({error}); allowed: an .npz file with sentences (N texts) and embeddings (N, {DIM})",
         ) from None
     if rows.ndim != 2 or len(rows) != len(sentences) or rows.shape[1] != DIM or not rows.isfinite().all():
-        raise _refusal(
+        raise data_error(
             path,
             f"embeddings has shape {tuple(rows.shape)} for {len(sentences)} sentences; allowed: finite numbers ({len(sentences)}, {DIM})",
         )
@@ -523,7 +525,7 @@ def from_table(path) -> Given:
     def raw(asked):
         missing = [s for s in asked if " ".join(words_of(s)) not in place]
         if missing:
-            raise _refusal(
+            raise data_error(
                 path,
                 f"{len(missing)} sentences have no embedding in this file, the first is {missing[0]!r}; add them, or take encoder gru",
             )
@@ -652,7 +654,7 @@ def with_sentences(data, dataset, captions="own", encoder="gru", steps=800, fold
     if not keep[1]:
         raise ValueError(f"no test image of {data.name} has a sentence; give more captions, or captions class")
     chosen = [[h[i] for i in k] for h, k in zip(has, keep)]
-    part = data if [*map(len, keep)] == [*map(len, has)] else data.keep(*keep)
+    part = data if [*map(len, keep)] == [*map(len, has)] else data.select(*keep)
     part = replace(part, caveat="; ".join(filter(None, [data.caveat, _said(dataset, own[0], has[0], captions)])))
     return Described(
         part.with_condition(*(conditions(table, c) for c in chosen)), by, *chosen, [bool(own[1][i]) for i in keep[1]]
