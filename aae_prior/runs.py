@@ -42,8 +42,9 @@ from tqdm import tqdm
 import aae_prior
 from .config import Config, record as environment, resolve_device
 from .data import Data, at_hand, load as load_data, normalise, quantise
-from .metrics import Classifier, mean_pairwise_distance, train_classifier
-from .text import Described, with_sentences
+from .extractors import Classifier, train_classifier
+from .metrics import mean_pairwise_distance
+from .text import CaptionedData, with_sentences
 from aae_prior.training import (
     AT_THE_END,
     DISCRETE,
@@ -91,7 +92,7 @@ def run_folder(config: Config, data: Data, root=None) -> Path:
     )
 
 # %% ../nbs/08_runs.ipynb #f7923cef
-def described(config: Config, data: Data) -> Described:
+def described(config: Config, data: Data) -> CaptionedData:
     "The data set that `config` names with sentences as conditions, and their encoder. Errors as `text.with_sentences`."
     return with_sentences(
         data, config.dataset, config.captions, config.encoder, config.text_steps, runs_root() / "encoders"
@@ -130,7 +131,7 @@ def classifier_of(data: Data, root=None) -> Classifier:
     """The classifier of the images of `data`: the one in `judges_folder()` if there is one of these data, else trained
     once and kept under `root` or `runs_root()`.
 
-    Errors as `metrics.train_classifier`."""
+    Errors as `extractors.train_classifier`."""
     plain = replace(data, s_train=None, s_test=None)
     kept = Path(root or runs_root()) / "classifiers" / f"{plain.fingerprint[:12]}.safetensors"
     return train_classifier(plain, path=kept, shipped=judges_folder())
@@ -964,7 +965,7 @@ def data_of(run: Run):
     return SimpleNamespace(**run.record["data"])
 
 # %% ../nbs/08_runs.ipynb #51719418
-def sentences_of(run: Run) -> Described:
+def sentences_of(run: Run) -> CaptionedData:
     "The data, sentences and encoder of a run with condition text. ValueError where the encoder or the captions here are others than it was trained with."
     found = described(run.config, load_data(run.config.dataset, size=run.config.size))
     as_trained(run, prepare(run.config, found.data))

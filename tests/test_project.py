@@ -25,14 +25,16 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 MODULES = sorted(file for file in (ROOT / "aae_prior").glob("*.py") if not file.name.startswith("_"))
 
 # Who may import whom, inside the package. A new module has to take its place here.
-BASE = {"data", "networks", "losses", "metrics", "plots", "config"}
+BASE = {"data", "networks", "losses", "metrics", "extractors", "files", "plots", "config"}
 ALLOWED = {name: set() for name in BASE} | {
     "sources": set(),
     "published": {"sources"},
     "data": {"sources", "published"},
     "training": {"networks", "losses"},
     "diagrams": {"plots"},
-    "text": {"data", "sources", "published"},
+    "extractors": {"metrics", "files"},
+    "text": {"data", "sources", "published", "files"},
+    "colours": {"text"},
     "runs": BASE | {"training", "text"},
     "results": BASE | {"runs"},
     "pretrained": BASE | {"training", "runs", "results"},
