@@ -68,7 +68,7 @@ def sync_folder(folder):
 def write_atomic(path, payload: bytes):
     "`payload` is in the file `path` as a whole, or, with CannotWrite, what was there before is."
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write one file
     with writing(path):
         try:
             with open(temporary, "wb") as file:

@@ -40,13 +40,13 @@ from .data import Data, at_hand, load as load_data, normalise, quantise
 from .extensions import pretrain_Q
 from .files import CannotWrite, Locked, judges_folder, locked, read_csv, read_json, rounded, runs_root
 from .files import write_atomic, write_csv, write_json, writing
-from .metrics import Classifier, train_classifier
+from .extractors import Classifier, train_classifier
 from .networks import Networks, build
 from .norm_stats import AT_THE_END, ON_THE_WAY, recompute_image_stats, recompute_prior_stats
 from .precision import autocast, fastest_precision, keep_freed_memory
 from .progress import ProgressBar, ProgressFile, ProgressLines, is_interactive
 from .sampling import generate
-from .text import Described, with_sentences
+from .text import CaptionedData, with_sentences
 from .training import NETWORKS, optimisers, set_learning_rates, step
 from .watch import Watch, collapse_indicators, collapse_warnings, evaluation_inputs, largest_weights
 from .watch import real_distances
@@ -63,7 +63,7 @@ def run_folder(config: Config, data: Data, root=None) -> Path:
     )
 
 # %% ../nbs/08_runs.ipynb #f7923cef
-def data_with_sentences(config: Config, data: Data) -> Described:
+def data_with_sentences(config: Config, data: Data) -> CaptionedData:
     "The data set that `config` names with sentences as conditions, and their encoder. Errors as `text.with_sentences`."
     return with_sentences(
         data, config.dataset, config.captions, config.encoder, config.text_steps, runs_root() / "encoders"
@@ -98,7 +98,7 @@ def classifier_of(data: Data, root=None) -> Classifier:
     """The classifier of the images of `data`: the one in `judges_folder()` if there is one of these data, else trained
     once and kept under `root` or `runs_root()`.
 
-    Errors as `metrics.train_classifier`."""
+    Errors as `extractors.train_classifier`."""
     plain = replace(data, s_train=None, s_test=None)
     kept = Path(root or runs_root()) / "classifiers" / f"{plain.fingerprint[:12]}.safetensors"
     return train_classifier(plain, path=kept, shipped=judges_folder())
@@ -592,7 +592,7 @@ def data_of(run: Run):
     return SimpleNamespace(**run.record["data"])
 
 # %% ../nbs/08_runs.ipynb #51719418
-def sentences_of(run: Run) -> Described:
+def sentences_of(run: Run) -> CaptionedData:
     """The data, sentences and encoder of a run with condition text.
 
     ValueError where the encoder or the captions here are others than it was trained with."""

@@ -1,4 +1,4 @@
-"""What the data notebook cannot show about itself: bad sources, the published archives, the purity of orders and splits."""
+"""What the data notebook cannot show about itself: bad sources, published archives, pure splits."""
 
 import gzip
 import hashlib
@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aae_prior import data as D
+from aae_prior.published import data_root
+from aae_prior.sources import stratified_order
 
 
 def arrays(n=30, classes=3, shape=(8, 8, 3), **other):
@@ -430,7 +432,7 @@ def whole(tmp_path_factory):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255), cut=st.booleans())
 def test_any_damage_is_refused_or_harmless(whole, tmp_path, where, flip, cut):
-    "A changed byte, or an end that is missing: the data are refused in one line, or are exactly those of the whole file."
+    "A changed byte, or a missing end: the data are refused in one line, or are exactly those of the whole file."
     content, expected = bytearray(whole[0]), whole[1]
     at = int(where * len(content))
     if cut:
@@ -495,12 +497,12 @@ def test_the_root_is_the_argument_then_the_variable_then_the_cache(tmp_path, mon
     homes = {key: tmp_path / key for key in ("argument", "variable", "cache")}
     monkeypatch.setenv("XDG_CACHE_HOME", str(homes["cache"]))
     monkeypatch.setenv("AAE_PRIOR_DATA", str(homes["variable"]))
-    assert D._root(homes["argument"]) == homes["argument"] and D._root() == homes["variable"]
+    assert data_root(homes["argument"]) == homes["argument"] and data_root() == homes["variable"]
     monkeypatch.setenv("AAE_PRIOR_DATA", "")
-    assert D._root() == homes["cache"] / "aae_prior"
+    assert data_root() == homes["cache"] / "aae_prior"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert D._root() == tmp_path / ".cache" / "aae_prior"
+    assert data_root() == tmp_path / ".cache" / "aae_prior"
     homes["variable"].mkdir()
     npz(homes["variable"] / "mnist.npz", n=60, classes=10, shape=(28, 28), y_test=np.arange(6))
     monkeypatch.setenv("AAE_PRIOR_DATA", str(homes["variable"]))
@@ -603,9 +605,11 @@ def published(name, patch):
         )
         return files
     if name == "cifar10":
-        batch = lambda: pickle.dumps(
-            {"data": rng.integers(0, 256, (20, 3072)).astype(np.uint8), "labels": list(np.arange(20) % 10)}
-        )
+
+        def batch():
+            pixels = rng.integers(0, 256, (20, 3072)).astype(np.uint8)
+            return pickle.dumps({"data": pixels, "labels": list(np.arange(20) % 10)})
+
         inner = {f"data_batch_{i}": batch() for i in range(1, 6)} | {
             "test_batch": batch(),
             "batches.meta": pickle.dumps({"label_names": list("abcdefghij")}),
@@ -658,7 +662,7 @@ def assert_made(name, root, monkeypatch):
     assert found.y_train.min() == 0 and found.y_train.max() == classes - 1 and found.y_test.max() < classes
     assert not list(root.glob(".making-*"))
     with monkeypatch.context() as once:
-        once.setattr(D, "_fetch", None)
+        once.setattr(D, "fetch", None)
         assert D.load(name, root=root).fingerprint == found.fingerprint
     return found
 
@@ -886,41 +890,20 @@ def mine(tmp_path_factory):
     )
 
 
-def test_the_order_is_a_pure_function(mine):
-    first = mine.order(3, seed=5)
-    torch.manual_seed(1)
-    np.random.seed(1)
-    state = torch.get_rng_state()
-    for epoch in range(6):
-        mine.order(epoch, seed=epoch)
-    again = mine.order(3, seed=5)
-    assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state)
-    again[:] = 0
-    assert torch.equal(mine.order(3, seed=5), first) and sorted(first.tolist()) == list(range(130))
-    assert len({tuple(mine.order(epoch, seed).tolist()) for epoch in range(5) for seed in range(5)}) == 25
+def test_images_are_taken_by_number_in_their_order(mine):
+    index = [7, 3, 129, 3]
+    x = mine.images(index)
+    assert torch.equal(D.quantise(x), mine.x_train[index]) and x.dtype == torch.float32
+    assert torch.equal(mine.images(torch.tensor(index)), x) and x.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(mine.images([5, 0], "test"), D.normalise(mine.x_test[[5, 0]]))
+    with pytest.raises(ValueError, match="allowed: train, test"):
+        mine.images(index, "validation")
 
 
-def test_batches_drop_the_last_incomplete_one(mine):
-    assert [len(x) for x, _ in mine.batches(64, seed=0)] == [64, 64]
-    assert [len(x) for x, _ in mine.subset(65, seed=0).batches(64, seed=0)] == [64]
-    assert [len(x) for x, _ in mine.batches(130, seed=0)] == [130]
-    drawn = torch.cat([x for x, _ in mine.batches(64, seed=2, epoch=1)])
-    assert torch.equal(drawn, mine.images(mine.order(1, seed=2)[:128]))
-    for wrong in (131, 0, -1):
-        with pytest.raises(ValueError, match="130"):
-            next(mine.batches(wrong, seed=0))
-
-
-def test_a_batch_carries_its_labels_or_conditions(mine):
-    index = mine.order(0, seed=0)[:10]
-    assert torch.equal(next(mine.batches(10, seed=0))[1], mine.y_train[index])
-    _, s = next(mine.labelled().batches(10, seed=0))
-    assert (
-        torch.equal(s.argmax(1), mine.y_train[index])
-        and s.shape == (10, 3)
-        and s.dtype == torch.float32
-        and s.sum() == 10
-    )
+def test_a_label_becomes_a_one_hot_row(mine):
+    s = mine.labelled().s_train
+    assert s.shape == (130, 3) and s.dtype == torch.float32 and torch.equal(s.argmax(1), mine.y_train)
+    assert s.sum() == 130 and mine.s_train is None
 
 
 def test_conditions_that_do_not_fit_are_refused(mine):
@@ -987,7 +970,7 @@ def test_wrong_splits_are_refused(mine):
 
 def test_small_classes_are_last_to_be_held_out_and_first_to_be_kept(tmp_path):
     y = np.repeat([0, 1, 2], [100, 97, 3])
-    assert np.bincount(y[D.stratified(y, seed=0)[:20]], minlength=3).tolist() == [10, 10, 0]
+    assert np.bincount(y[stratified_order(y, seed=0)[:20]], minlength=3).tolist() == [10, 10, 0]
     data = D.load(npz(tmp_path / "mine.npz", n=200, y_train=y), size=8)
     assert data.subset(3, seed=0).y_train.tolist() == [0, 1, 2] and data.subset(
         20, seed=0
@@ -1001,7 +984,7 @@ def test_small_classes_are_last_to_be_held_out_and_first_to_be_kept(tmp_path):
     share=st.floats(0.05, 0.95),
 )
 def test_every_prefix_is_stratified(labels, seed, share):
-    order = D.stratified(labels, seed)
+    order = stratified_order(labels, seed)
     n = int(share * len(labels))
     counts, all_counts = (np.bincount(np.asarray(labels)[part], minlength=5) for part in (order[:n], order))
     assert sorted(order) == list(range(len(labels)))

