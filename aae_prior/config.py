@@ -17,8 +17,19 @@ from dataclasses import dataclass, field
 from .machine import check_machine
 from .recipes import PRESETS, RECIPES, Times, recipe_name, tuned_values
 from .refusals import SettingError, check_names, refuse
-from .values import COUNT, DATASETS, FACTOR, SWITCH, WEIGHT
-from .values import Between, DatasetName, DeviceName, OneOf, not_given, read_value
+from aae_prior.values import (
+    COUNT,
+    DATASETS,
+    FACTOR,
+    SWITCH,
+    WEIGHT,
+    Between,
+    DatasetName,
+    DeviceName,
+    OneOf,
+    not_given,
+    read_value,
+)
 
 # %% ../nbs/07_config.ipynb #fb4f88aa
 def setting(default, allowed, meaning, provenance="assumed", by="", unit="", trains=True, neutral=None, acts=None):

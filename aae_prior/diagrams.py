@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'BIG', 'MEDIUM', 'CALLS', 'tint', 'look', 'Diagram', 'box', 'border', 'between', 'route', 'rounded',
-           'crosses', 'arrow', 'group', 'spatial', 'describe', 'Layer', 'Recorder', 'layers']
+           'crosses', 'arrow', 'group', 'spatial', 'square', 'describe', 'Layer', 'Recorder', 'layers']
 
 # %% ../nbs/11_diagrams.ipynb #b7061904
 from dataclasses import dataclass
@@ -103,7 +103,10 @@ def border(here, point):
 
 
 def between(a0, a1, b0, b1):
-    "A coordinate that the ranges a0..a1 and b0..b1 share, if possible the middle of the shorter one; None if they share none."
+    """A coordinate that the ranges a0..a1 and b0..b1 share; None if they share none
+
+    If possible it is the middle of the shorter one.
+    """
     low, high = max(a0, b0), min(a1, b1)
     if low >= high:
         return None
@@ -144,8 +147,11 @@ def crosses(p, q, here):
 # %% ../nbs/11_diagrams.ipynb #3adc5caf
 @styled
 def arrow(self, start, end, label="", via=(), at=None, dashed=False):
-    """Draw an arrow from box `start` to box `end`, by way of the points `via`; `label` stands on its longest piece or, if given, at the point `at`.
-    ValueError where it passes through a third box."""
+    """Draw an arrow from box `start` to box `end`, by way of the points `via`
+
+    `label` stands on its longest piece or, if given, at the point `at`. ValueError where it passes through a third
+    box.
+    """
     points = route(self.boxes[start], self.boxes[end], via)
     for name, here in self.boxes.items():
         if name not in (start, end) and any(crosses(p, q, here) for p, q in zip(points, points[1:])):
@@ -194,17 +200,22 @@ def spatial(before, after):
     return f" ↓{before[-1] // after[-1]}" if before[-1] > after[-1] else f" ↑{after[-1] // before[-1]}"
 
 
+def square(conv):
+    "The kernel of a convolution and its stride, where it is not 1"
+    height, width = conv.kernel_size
+    return f"{height}×{width}" + (f" stride {conv.stride[0]}" if conv.stride[0] > 1 else "")
+
+
 def describe(module, before, after):
-    "A few words for `module`, which turns shape `before` into `after`; a normalisation or activation starts with a plus sign."
-    square = lambda: (
-        f"{module.kernel_size[0]}×{module.kernel_size[1]}"
-        + (f" stride {module.stride[0]}" if module.stride[0] > 1 else "")
-    )
+    """A few words for `module`, which turns shape `before` into `after`
+
+    A normalisation or activation starts with a plus sign.
+    """
     match module:
         case torch.nn.ConvTranspose2d():
-            return f"up-conv {square()}"
+            return f"up-conv {square(module)}"
         case torch.nn.Conv2d():
-            return f"conv {square()}"
+            return f"conv {square(module)}"
         case torch.nn.Linear():
             return "FC"
         case torch.nn.BatchNorm1d() | torch.nn.BatchNorm2d():
@@ -269,7 +280,10 @@ class Recorder(TorchFunctionMode):
 
 # %% ../nbs/11_diagrams.ipynb #312a5235
 def layers(net, *inputs):
-    "List of `Layer` in the order of execution, from one run of `net` in eval mode on `inputs` (batch first); modes are restored."
+    """List of `Layer` in the order of execution
+
+    It comes from one run of `net` in eval mode on `inputs` (batch first); modes are restored.
+    """
     recorder, handles, modes = Recorder(), [], [(m, m.training) for m in net.modules()]
 
     def before(module, args):

@@ -7,6 +7,7 @@ __all__ = ['wide', 'loss_D', 'loss_G', 'accuracy_D', 'loss_rec', 'loss_MI', 'ent
 
 # %% ../nbs/02_losses.ipynb #dde00002
 import math
+
 import torch
 from torch.nn import functional as nnf
 
@@ -17,18 +18,22 @@ def wide(x):
 
 # %% ../nbs/02_losses.ipynb #662ac0f6
 def loss_D(real, *fakes, kind="non_saturating"):
-    """Discriminator loss (Eqs.
+    """Discriminator loss (Eqs. 4, 5), or hinge: logits (B,) of the real side and of each fake side to one number
 
-    4, 5), or hinge: logits (B,) of the real side and of each fake side to one number; undecided ln 2 a side, hinge
-    1."""
-    side = (lambda l: nnf.relu(1 - wide(l)).mean()) if kind == "hinge" else (lambda l: nnf.softplus(-wide(l)).mean())
+    A discriminator that is undecided loses ln 2 a side, or 1 with hinge.
+    """
+
+    def side(logits):
+        return nnf.relu(1 - wide(logits)).mean() if kind == "hinge" else nnf.softplus(-wide(logits)).mean()
+
     return side(real) + sum(side(-fake) for fake in fakes)
 
 # %% ../nbs/02_losses.ipynb #71c7bd58
 def loss_G(fake, kind="non_saturating"):
-    """Generator loss on the logits (B,) of its fakes.
+    """Generator loss on the logits (B,) of its fakes: -log D
 
-    -log D; log(1 - D) when `kind` is 'saturating'; minus the logit when it is 'hinge'."""
+    log(1 - D) when `kind` is 'saturating', minus the logit when it is 'hinge'.
+    """
     fake = wide(fake)
     if kind == "hinge":
         return -fake.mean()

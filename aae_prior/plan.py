@@ -85,14 +85,20 @@ LENGTH = (
 
 def shows(entry: Entry, figure: str) -> bool:
     "Whether `figure` (8, fig8, table1, a notebook's name) is what `entry` makes."
-    plain = lambda text: re.sub(r"^(figures?|fig)|[\s._']", "", text.lower())
+
+    def plain(text):
+        return re.sub(r"^(figures?|fig)|[\s._']", "", text.lower())
+
     return figure == entry.notebook or plain(figure) in [plain(part) for part in entry.figure.split(",")]
 
 
 def instead(entries: list, **changes) -> list:
     "For each notebook and data set of `entries` one entry of one seed with the `changes`, of which nothing is published."
     first = {(e.notebook, changes.get("dataset", e.dataset)): e for e in reversed(entries)}
-    keep = lambda e: {name: value for name, value in e.parameters.items() if name not in LENGTH}
+
+    def keep(e):
+        return {name: value for name, value in e.parameters.items() if name not in LENGTH}
+
     return [
         replace(e, **dict(seeds=(0,)) | changes, parameters=keep(e), pictures=(), published=False)
         for e in reversed(first.values())
@@ -148,7 +154,7 @@ def notebook_path(name: str) -> Path:
     return folder_of_notebooks() / f"{name}.ipynb"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def settings(notebook: str, parameters: tuple) -> dict:
     "What `notebook` reads from `parameters` (pairs): Config and extra values by name. ValueError as the notebook's own check."
     return check(read_notebook(notebook_path(notebook)), dict(parameters), elsewhere=True)

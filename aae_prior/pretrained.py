@@ -14,13 +14,13 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from .config import Config
-from .results import about
 from .checkpoints import to_bf16
+from .config import Config
 from .files import write_atomic, write_csv
-from .runs import film_bytes, load, read_record, Run, sentences_of, write_record
-from .training import NETWORKS
 from .norm_stats import recompute_prior_stats
+from .results import about
+from .runs import Run, film_bytes, load, read_record, sentences_of, write_record
+from .training import NETWORKS
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
 def small_weights(run: Run, names=("dec", "CG")) -> dict:

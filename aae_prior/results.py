@@ -22,12 +22,12 @@ import filelock
 from IPython.display import Markdown, display
 
 from .config import Config
+from .data import Data
+from .files import project_root, write_atomic
 from .machine import cpu_model
 from .parameters import PARAMETERS
-from .refusals import refuse
-from .data import Data
 from .plots import collapse_panel, filmstrip, loss_curves, save
-from .files import project_root, write_atomic
+from .refusals import refuse
 from .runs import fit, read_record
 
 # %% ../nbs/10_results.ipynb #cc1e8fa1

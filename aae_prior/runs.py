@@ -21,7 +21,7 @@ import time
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,12 +35,25 @@ import aae_prior
 from .batches import DISCRETE, condition_dim, draw, steps_per_epoch
 from .checkpoints import last_good, newest_checkpoint, save_checkpoint, to_bf16
 from .config import Config
-from .machine import environment, resolve_device
-from .data import Data, at_hand, load as load_data, normalise, quantise
+from .data import Data, at_hand, normalise, quantise
+from .data import load as load_data
 from .extensions import pretrain_Q
-from .files import CannotWrite, Locked, judges_folder, locked, read_csv, read_json, rounded, runs_root
-from .files import write_atomic, write_csv, write_json, writing
 from .extractors import Classifier, train_classifier
+from aae_prior.files import (
+    CannotWrite,
+    Locked,
+    judges_folder,
+    locked,
+    read_csv,
+    read_json,
+    rounded,
+    runs_root,
+    write_atomic,
+    write_csv,
+    write_json,
+    writing,
+)
+from .machine import environment, resolve_device
 from .networks import Networks, build
 from .norm_stats import AT_THE_END, ON_THE_WAY, recompute_image_stats, recompute_prior_stats
 from .precision import autocast, fastest_precision, keep_freed_memory
@@ -48,8 +61,14 @@ from .progress import ProgressBar, ProgressFile, ProgressLines, is_interactive
 from .sampling import generate
 from .text import CaptionedData, with_sentences
 from .training import NETWORKS, optimisers, set_learning_rates, step
-from .watch import Watch, collapse_indicators, collapse_warnings, evaluation_inputs, largest_weights
-from .watch import real_distances
+from aae_prior.watch import (
+    Watch,
+    collapse_indicators,
+    collapse_warnings,
+    evaluation_inputs,
+    largest_weights,
+    real_distances,
+)
 
 # %% ../nbs/08_runs.ipynb #169fd54b
 def run_folder(config: Config, data: Data, root=None) -> Path:
@@ -242,7 +261,7 @@ def sitting(config: Config, first_step: int) -> dict:
     here = {k: v for k, v in environment(config).items() if k not in ("config", "given", "seed")}
     return (
         dict(
-            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
             first_step=first_step,
             last_step=first_step,
             seconds=0.0,

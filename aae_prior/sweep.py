@@ -32,7 +32,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -48,7 +47,6 @@ from tqdm import tqdm
 from .config import SETTINGS, Config
 from .parameters import BY_NAME_ONLY, read_overrides
 from .refusals import SettingError, did_you_mean, refuse
-from .values import not_given
 
 # %% ../nbs/09_sweep.ipynb #dab2e3b8
 @dataclass(frozen=True)
@@ -607,8 +605,8 @@ def drawn(cell: Cell, notebook: str) -> list:
 
 def publish_cell(cell: Cell, pictures: list):
     "Put the rows of a `cell` that is done into figures/results.csv, and its `pictures` (names) beside it."
-    from aae_prior.results import merge_rows, read_rows  # imports torch
     from aae_prior.files import project_root
+    from aae_prior.results import merge_rows  # imports torch
 
     figures, out = project_root() / "figures", cell.folder / "out"
     merge_rows(
@@ -843,7 +841,7 @@ class Log:
 
     def __call__(self, sweep):
         rows = state_rows(sweep)
-        for name, state, starts, seconds, word in rows:
+        for name, state, starts, _seconds, word in rows:
             again = f" again (start {starts})" if state == "running" and int(starts or 0) > 1 else ""
             now = f"{state}{again}"
             if self.before.get(name, "waiting") != now:
@@ -901,7 +899,6 @@ def sweep_command(notebook: Notebook, words, pairs, publish=False) -> str:
 
 def collect(sweep: Sweep, varied) -> list:
     "Rows of results of the cells that are done, over seeds."
-    from aae_prior.results import read_rows
 
     done = [cell for cell in sweep.cells if sweep.states[cell.name] == "done"]
     return merged(
@@ -1016,8 +1013,9 @@ def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: in
     """Images (rows, columns, channels, size, size) in [-1, 1] of `run`, the `codes` (rows, columns, code_dim) they were drawn from, their noise `z`,
     and the `labels` of the columns. With `interpolate`, that many columns from a code with the first label to one with the last."""
     import torch
-    from aae_prior.runs import check_draws
+
     from aae_prior.batches import sample_noise
+    from aae_prior.runs import check_draws
     from aae_prior.sampling import prior_codes
 
     s = conditions(check_draws(run), labels)
@@ -1040,9 +1038,10 @@ def sample(run, rows: int = 8, labels: list = (), seed: int = 0, interpolate: in
 # %% ../nbs/09_sweep.ipynb #fd11d217
 def write_sample(drawn: dict, path: Path, names=None):
     "Write what `sample` drew: a .png is a grid, an .npz holds images (uint8), codes, z and labels. ValueError for another ending."
+    import numpy as np
+
     from aae_prior import plots
     from aae_prior.data import quantise
-    import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
@@ -1331,9 +1330,8 @@ def run_command_line(a) -> int:
 # %% ../nbs/09_sweep.ipynb #a4a9bb18
 def export_command_line(a) -> int:
     "Run `aae-prior export`."
-    from aae_prior.pretrained import export
-    from aae_prior.results import read_rows
     from aae_prior.files import project_root, runs_root
+    from aae_prior.pretrained import export
     from aae_prior.runs import load
 
     run = load(find_run(a.run, runs_root()), "cpu")
@@ -1350,9 +1348,8 @@ def export_command_line(a) -> int:
 
 def settle_command_line(a) -> int:
     "Run `aae-prior settle`."
-    from aae_prior.pretrained import settle_folder
-    from aae_prior.results import read_rows
     from aae_prior.files import runs_root
+    from aae_prior.pretrained import settle_folder
 
     rows = [row for path in a.results for row in read_rows(path)]
     print(settle_folder(find_run(a.run, runs_root()), rows))

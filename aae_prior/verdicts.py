@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Config
-from .values import DATASETS
 from .results import given_in, means, word
+from .values import DATASETS
 
 # %% ../nbs/14_verdicts.ipynb #3bf9931c
 class Missing(Exception):

@@ -87,7 +87,10 @@ def real_distances(config: Config, data: Data) -> dict:
     """Mean pairwise distance of real images.
 
     Of all, and within each category (its class for labels, all for an unsupervised category)."""
-    spread = lambda index: mean_pairwise_distance(data.images(index).cpu().flatten(1))
+
+    def spread(index):
+        return mean_pairwise_distance(data.images(index).cpu().flatten(1))
+
     everything = spread(torch.linspace(0, len(data) - 1, min(len(data), 200)).long())
     within = [everything] * condition_dim(data, config)
     if config.condition == "label":

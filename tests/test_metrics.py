@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from aae_prior import extractors, metrics
 from aae_prior.extractors import *
 from aae_prior.metrics import *

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from aae_prior import batches, checkpoints, files, networks, norm_stats, progress, runs, sampling, training, watch
+from aae_prior import batches, checkpoints, files, networks, norm_stats, runs, sampling, training, watch
 from aae_prior.config import Config
 from aae_prior.data import load as load_data
 from aae_prior.files import CannotWrite
-from aae_prior.runs import fit, load, RunLocked
+from aae_prior.runs import RunLocked, fit, load
 from aae_prior.watch import Diverged
 
 TINY = Config(preset="smoke", dataset="digits", n_train=50, batch_size=8, steps=12, eval_every=5)  # 6 steps an epoch
@@ -39,7 +39,10 @@ def leaves(state, at=""):
 
 def same_state(a, b):
     a, b = leaves(a), leaves(b)
-    equal = lambda x, y: torch.equal(x, y) and x.dtype == y.dtype if isinstance(x, torch.Tensor) else x == y
+
+    def equal(x, y):
+        return torch.equal(x, y) and x.dtype == y.dtype if isinstance(x, torch.Tensor) else x == y
+
     return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
 
 
@@ -108,7 +111,10 @@ def test_sentences_come_with_the_data(tmp_path):
     config = TINY.replace(condition="text", steps=2, code_dim=16, eval_every=None)
     with pytest.raises(ValueError, match="has no sentence codes"):
         fit(config, data, root=tmp_path)
-    codes = lambda n, seed: torch.randn(n, 12, generator=torch.Generator().manual_seed(seed))
+
+    def codes(n, seed):
+        return torch.randn(n, 12, generator=torch.Generator().manual_seed(seed))
+
     data = data.with_condition(codes(len(data), 1), codes(len(data.x_test), 2))
     run = fit(config, data, root=tmp_path, progress=False)
     assert run.record["data"]["condition_dim"] == 12 and len(next(iter(run.frames.values()))) == 64
@@ -124,7 +130,9 @@ def test_a_complete_run_is_not_trained_again(straight, monkeypatch):
 
 
 def test_a_run_is_found_by_what_changes_its_result():
-    folder = lambda **kw: runs.run_folder(TINY.replace(**kw), runs.prepare_data(TINY.replace(**kw)), "r").name
+    def folder(**kw):
+        return runs.run_folder(TINY.replace(**kw), runs.prepare_data(TINY.replace(**kw)), "r").name
+
     assert folder() == folder(device="cpu") == folder(out_dir="x") == folder(n_eval=70)
     assert folder().startswith("digits-label-ours-")
     names = [folder(), folder(seed=1), folder(lam=2), folder(n_train=60), folder(steps=13), folder(model="maae")]

@@ -13,12 +13,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from test_runs import PLAIN, assert_same_run, no_leftovers
 
 from aae_prior import checkpoints, runs
-from aae_prior.config import Config
 from aae_prior.files import CannotWrite
 from aae_prior.runs import fit, load
-from test_runs import PLAIN, assert_same_run, no_leftovers
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +37,9 @@ def test_a_run_survives_kills_at_random_moments(tmp_path):
     server = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     )
-    told = lambda: server.stdout.readline().strip()
+
+    def told():
+        return server.stdout.readline().strip()
 
     def start():
         server.stdin.write("train\n")

@@ -16,18 +16,19 @@ import numpy as np
 import papermill
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from sweep_notebooks import CHECK, PARAMETERS, TRAINS, notebook
 
 from aae_prior import files, runs, sweep
-from aae_prior.config import Config
-from aae_prior.parameters import parameters_cell
-from aae_prior.data import quantise
-from aae_prior.results import HEADER, merge_rows, read_rows
-from aae_prior.sweep import Job, Local, Resources, Slurm, Sweep, cells, get, main, planned, read_notebook
 from aae_prior.batches import sample_noise
+from aae_prior.config import Config
+from aae_prior.data import quantise
+from aae_prior.parameters import parameters_cell
+from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sampling import generate
-from sweep_notebooks import CHECK, PARAMETERS, TRAINS, notebook
+from aae_prior.sweep import Job, Local, Resources, Sweep, cells, get, main, planned, read_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -420,7 +421,9 @@ def test_a_job_says_how_it_ended(job, monkeypatch):
 
         return execute
 
-    trouble = lambda name: papermill.PapermillExecutionError(0, 1, "", name, "first\nlast", [])
+    def trouble(name):
+        return papermill.PapermillExecutionError(0, 1, "", name, "first\nlast", [])
+
     waits = []
     monkeypatch.setattr(sweep.time, "sleep", waits.append)
     for errors, state, said in [
@@ -694,7 +697,9 @@ def test_a_log_stays_short_however_long_the_training(clock, hours, least, most):
 
 
 def test_a_sweeps_log_shows_every_running_cell_and_stays_short(clock, monkeypatch, capsys):
-    seconds = lambda: int(clock.seconds)
+    def seconds():
+        return int(clock.seconds)
+
     monkeypatch.setattr(
         sweep,
         "state_rows",
@@ -781,7 +786,10 @@ def test_a_training_shows_in_a_log(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="no pseudo-terminal")
 def test_a_training_shows_as_a_bar_in_a_terminal(tmp_path):
-    import fcntl, pty, struct, termios
+    import fcntl
+    import pty
+    import struct
+    import termios
 
     command = typed(notebook(tmp_path / "says.ipynb", PARAMETERS, SAYS))
     ours, theirs = pty.openpty()

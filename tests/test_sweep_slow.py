@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from sweep_notebooks import TRAINS, notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # a busy machine is no failure

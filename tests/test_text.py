@@ -8,11 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from test_notebooks import papermill
 
 from aae_prior import batches, colours, extensions, networks, reference, runs, text, training
 from aae_prior.config import Config
 from aae_prior.data import Data, load
-from test_notebooks import papermill
 
 
 @pytest.fixture(scope="module")

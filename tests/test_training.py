@@ -319,7 +319,7 @@ def test_spectral_norm_bounds_the_discriminators_and_nothing_else(digits):
     with norm_stats.keep_norm_state(nets.D_I):
         nets.D_I(b.x)
     assert all(torch.equal(v, state[k]) for k, v in nets.D_I.state_dict().items())
-    for i in range(20):
+    for _i in range(20):
         training.step(nets, opts, batches.draw(data, config, 0), config)
     for layer in [
         m for net in (nets.D_I, nets.D_C) for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
@@ -353,7 +353,10 @@ def test_L_cluster_is_least_for_balanced_and_steady_categories(digits):
             return networks.Discrimination(None, 50 * answer, None)
 
     nets.D_I = Q()
-    loss = lambda q: extensions.loss_clusters(nets, b, config, q).item()
+
+    def loss(q):
+        return extensions.loss_clusters(nets, b, config, q).item()
+
     assert loss(50 * one_hot) == pytest.approx(-2 * 2 * math.log(4), abs=1e-4)  # sure, alike, equally frequent
     answer = one_hot.roll(1, 1)
     assert loss(50 * one_hot) > 50  # a distorted image changes its category
