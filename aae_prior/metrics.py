@@ -91,7 +91,7 @@ def check_images(images, name="images"):
     if not (low >= -1.001 and high <= 1.001):
         raise ValueError(f"{name}: {EXPECTED_IMAGES}, got {images.dtype} with values in [{low:.4g}, {high:.4g}]")
     if low >= 0 and len(images) >= 16:
-        warnings.warn(f"{name}: {EXPECTED_IMAGES}; no value is below 0: are these images in [0, 1]?")
+        warnings.warn(f"{name}: {EXPECTED_IMAGES}; no value is below 0: are these images in [0, 1]?", stacklevel=3)
     return images
 
 # %% ../nbs/04_metrics.ipynb #81d01492
@@ -423,8 +423,8 @@ def contingency_table(categories, labels):
         )
     if categories.is_floating_point() or labels.is_floating_point() or min(categories.min(), labels.min()) < 0:
         raise ValueError(f"expected categories and labels as integers >= 0, got {categories.dtype} and {labels.dtype}")
-    k, l = int(categories.max()) + 1, int(labels.max()) + 1
-    return torch.bincount(categories * l + labels, minlength=k * l).view(k, l)
+    rows, columns = int(categories.max()) + 1, int(labels.max()) + 1
+    return torch.bincount(categories * columns + labels, minlength=rows * columns).view(rows, columns)
 
 
 def match_categories(categories, labels):
@@ -446,7 +446,7 @@ def clustering_accuracy(categories, labels):
     """Share of images `(N,)` whose category is matched one to one to their label: in [0, 1] (Fig. 11, on real test
     images). Tensors, arrays or lists; errors as `contingency_table`."""
     counts = contingency_table(categories, labels)
-    return sum(counts[k, l].item() for k, l in match_categories(categories, labels).items()) / len(labels)
+    return sum(counts[k, label].item() for k, label in match_categories(categories, labels).items()) / len(labels)
 
 
 def purity(categories, labels):

@@ -19,19 +19,22 @@ from .config import Config
 from .files import write_atomic, write_csv
 from .norm_stats import recompute_prior_stats
 from .results import about
-from .runs import Run, film_bytes, load, read_record, sentences_of, write_record
+from .runs import Run, film_bytes, load, read_record, sentences_of, weights_bytes, write_record
 from .training import NETWORKS
 
 # %% ../nbs/13_pretrained.ipynb #46ccbaea
 def small_weights(run: Run, names=("dec", "CG")) -> dict:
-    "Tensors of the networks `names` of a run by name, on the CPU: bfloat16, vectors float32; averaged ones of dec and CG. ValueError for a network it does not have"
+    """Tensors of the networks `names` of a run by name, on the CPU: bfloat16, vectors float32.
+
+    Those of dec and CG are averaged. ValueError for a network it does not have."""
     parts = {name: getattr(run.nets, name) if name in NETWORKS else None for name in names} | {
         k: v for k, v in run.nets.sampler().items() if k in names
     }
     missing = [name for name, part in parts.items() if part is None]
     if missing:
         raise ValueError(
-            f"the run {run.dir} has no {missing[0]}; it has {', '.join(n for n in NETWORKS if getattr(run.nets, n) is not None)}"
+            f"the run {run.dir} has no {missing[0]}; it has "
+            f"{', '.join(n for n in NETWORKS if getattr(run.nets, n) is not None)}"
         )
     return to_bf16(parts)
 
@@ -43,7 +46,9 @@ def measured_with(run: Run, rows) -> list:
 
 
 def card(run: Run, record: dict, measured) -> str:
-    "Model card (Markdown) of an exported `run`: data, settings, seed, hash, and the results rows `measured` with it (when, the `record` says)"
+    """Model card (Markdown) of an exported `run`: data, settings, seed, hash.
+
+    And the results rows `measured` with it; the `record` says when."""
     c, data = run.config, record["data"]
     table = [
         "| figure | claim | metric | value | n | extractor |",
@@ -64,9 +69,12 @@ def card(run: Run, record: dict, measured) -> str:
     lines = [
         f"# {c.model} on {data['name']}, condition {c.condition}",
         "",
-        f"Trained on {data['n_train']:,} images ({data['caveat'] or 'the published training set'}), fingerprint `{data['fingerprint'][:16]}`.",
-        f"{record['steps']:,} steps of {c.batch_size}, width {c.width:g}, codes of {c.code_dim}, seed {c.seed}; given: {typed}. All settings stand in `record.json`.",
-        f"Holds {', '.join(record['holds'])} (bfloat16, dec and CG averaged); sha256 of `weights.safetensors`: `{record['weights_sha256']}`.",
+        f"Trained on {data['n_train']:,} images ({data['caveat'] or 'the published training set'}), fingerprint "
+        f"`{data['fingerprint'][:16]}`.",
+        f"{record['steps']:,} steps of {c.batch_size}, width {c.width:g}, codes of {c.code_dim}, seed {c.seed}; "
+        f"given: {typed}. All settings stand in `record.json`.",
+        f"Holds {', '.join(record['holds'])} (bfloat16, dec and CG averaged); sha256 of `weights.safetensors`: "
+        f"`{record['weights_sha256']}`.",
         "",
         f"Measured {record.get('measured', 'before the weights were rounded')}:"
         if measured
@@ -84,10 +92,11 @@ def short_film(path) -> bytes:
 
 # %% ../nbs/13_pretrained.ipynb #b684e069
 def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:
-    """Write the networks `names` of a complete run to `folder`, with its record, history, film, those of the results `rows` that are its own, and
-    a model card; `runs.load` and `run_dir` take it.
+    """Write the networks `names` of a complete run to `folder`; `runs.load` and `run_dir` take it.
 
-    ValueError: the run is not complete, was made small itself, or has no such network, or `folder` is that of a run; OSError where it cannot be written."""
+    Beside them lie its record, history and film, those of the results `rows` that are its own, and a model card.
+    ValueError: the run is not complete, was made small itself, or has no such network, or `folder` is that of a run; OSError
+    where it cannot be written."""
     if not run.complete:
         raise ValueError(f"the run {run.dir} is at step {run.step} of {run.record['steps']}; train it to its end first")
     if "holds" in run.record:
@@ -114,7 +123,8 @@ def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:
 def settle_folder(folder, rows=()) -> Path:
     """Take the statistics of what draws in the complete run or export `folder` from its own prior, in place.
 
-    `rows`: results, of which those go on the card of an export that were measured with it as it is now, through statistics of its own.
+    `rows`: results, of which those go on the card of an export that were measured with it as it is now, through
+    statistics of its own.
 
     ValueError where the run is not complete."""
     with warnings.catch_warnings():
@@ -122,17 +132,13 @@ def settle_folder(folder, rows=()) -> Path:
         run = load(folder, "cpu")
     if not run.complete:
         raise ValueError(
-            f"the run {run.dir} is at step {run.step} of {run.record['steps']}; an incomplete run is settled whenever it is loaded"
+            f"the run {run.dir} is at step {run.step} of {run.record['steps']}; an incomplete run is settled "
+            "whenever it is loaded"
         )
     sentences = sentences_of(run).data.s_train if run.config.condition == "text" else None
     recompute_prior_stats(run.nets, run.config, run.record["data"]["condition_dim"], sentences=sentences)
     small = "holds" in run.record
-    weights = (
-        small_weights(run, run.record["holds"])
-        if small
-        else {k: v.contiguous() for k, v in run.nets.state_dict().items()}
-    )
-    payload = safetensors.torch.save(weights, metadata={"format": "pt"})
+    payload = weights_bytes(small_weights(run, run.record["holds"]) if small else run.nets.state_dict())
     record = run.record | dict(
         statistics="own", measured="with these weights", weights_sha256=hashlib.sha256(payload).hexdigest()
     )

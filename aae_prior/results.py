@@ -32,7 +32,9 @@ from .runs import fit, read_record
 
 # %% ../nbs/10_results.ipynb #cc1e8fa1
 def runs_for(config, variants):
-    "name -> Run for each of `variants` (name -> settings that differ from `config`); with config.run_dir only that run, under its model's name"
+    """name -> Run for each of `variants` (name -> settings that differ from `config`).
+
+    With config.run_dir only that run, under its model's name."""
     if config.run_dir:
         run = fit(config)
         return {run.config.model: run}
@@ -40,8 +42,9 @@ def runs_for(config, variants):
 
 # %% ../nbs/10_results.ipynb #693f0762
 def about(run):
-    """The cells of a row that describe the run behind a number: epochs, hardware, wall time, and with which batch-normalisation
-    `statistics` its images are drawn, own or mixed"""
+    """The cells of a row that describe the run behind a number.
+
+    Epochs, hardware, wall time, and the batch-normalisation `statistics` its images are drawn with, own or mixed."""
     last, sitting = run.history[-1], run.record["sittings"][-1]
     return dict(
         epochs=f"{last['epoch']:.3g}",
@@ -52,7 +55,9 @@ def about(run):
 
 
 def judge_of(classifier):
-    "The column `judge` of a row: the first 12 hex digits of the hash of the classifier behind a number, '' where it has none"
+    """The column `judge` of a row: 12 hex digits of the hash of the classifier behind a number.
+
+    '' where it has none."""
     return getattr(classifier, "digest", "")[:12]
 
 # %% ../nbs/10_results.ipynb #a4024e30
@@ -60,7 +65,8 @@ def beyond(config):
     "What `config` adds to the paper's method, as the beginning of a sentence for a caption; '' where nothing"
     c = config
     found = [
-        f"Q learns to sort real images without their labels (`consistency` {c.consistency:g}, the first {c.cluster_steps:,} updates by itself) in place of generated ones"
+        f"Q learns to sort real images without their labels (`consistency` {c.consistency:g}, the first "
+        f"{c.cluster_steps:,} updates by itself) in place of generated ones"
     ] * bool(c.consistency)
     found += ["D_I sees every image shifted, brightened and with a patch (`augment`)"] * c.augment
     found += ["the discriminators have hinge losses"] * (c.gan_loss == "hinge")
@@ -94,19 +100,24 @@ def show_training(runs):
         )
         display(
             Markdown(
-                f"<details><summary>Record of {name}</summary>\n\n```json\n{json.dumps(run.record, indent=1)}\n```\n\n</details>"
+                f"<details><summary>Record of {name}</summary>\n\n"
+                f"```json\n{json.dumps(run.record, indent=1)}\n```\n\n</details>"
             )
         )
 
 # %% ../nbs/10_results.ipynb #23526dca
 def stop_without(data, what):
-    "End the notebook here, in words and without an error, where `data` (`runs.data_of`) has no images for `what`; else nothing happens."
+    """End the notebook here, in words and without an error, where `data` (`runs.data_of`) has no images for `what`.
+
+    Otherwise nothing happens."""
     if isinstance(data, Data):
         return
     display(
         Markdown(
-            f"**The notebook ends here.** {what} need the images of {data.name}, which are not at hand: put {data.name}.npz into the data folder "
-            "(`AAE_PRIOR_DATA`), or train once, which downloads them. What was measured when these weights were made stands in README.md beside them."
+            f"**The notebook ends here.** {what} need the images of {data.name}, which are not at hand: put "
+            f"{data.name}.npz into the data folder "
+            "(`AAE_PRIOR_DATA`), or train once, which downloads them. What was measured when these weights were made "
+            "stands in README.md beside them."
         )
     )
     raise SystemExit(0)
@@ -149,7 +160,9 @@ def given_in(row):
 
 
 def training_of(row):
-    "What the seeds of one mean share beside their topic: statistics, epochs and the settings of the training that were given"
+    """What the seeds of one mean share beside their topic.
+
+    These are the statistics, the epochs and the settings of the training that were given."""
     fields, elsewhere = (
         Config.__dataclass_fields__,
         ("dataset", "model", "seed", "precision"),
@@ -171,7 +184,8 @@ def read_rows(path):
         reader = csv.DictReader(file)
         if reader.fieldnames != HEADER:
             raise ValueError(
-                f"{path}: its header is not that of a results file of this version, which is {','.join(HEADER)}; move the file away"
+                f"{path}: its header is not that of a results file of this version, which is {','.join(HEADER)}; "
+                "move the file away"
             )
         return list(reader)
 
@@ -179,8 +193,8 @@ def read_rows(path):
 def merge_rows(path, rows):
     """Write `rows` into the results file `path`, one process at a time; they come last of their figure and data set.
 
-    They replace rows with the same `key_of`. A topic's rows of another `training_of`, and its mean of seeds that were not kept apart, go as well:
-    they have no place in one mean with the new ones."""
+    They replace rows with the same `key_of`. A topic's rows of another `training_of`, and its mean of seeds that
+    were not kept apart, go as well: they have no place in one mean with the new ones."""
     path, text = Path(path), io.StringIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     new, training = {key_of(row): row for row in rows}, {topic_of(row): training_of(row) for row in rows}
@@ -210,8 +224,9 @@ def over_seeds(rows):
 
 # %% ../nbs/10_results.ipynb #cbd1d5f1
 def mean_row(rows):
-    """A row to show, from `rows` that differ in their seed: mean and spread as texts, and `seeds`, their number. What else differs is listed,
-    words in the place of numbers as well; the command is that of the first seed"""
+    """A row to show, from `rows` that differ in their seed: mean and spread as texts, and `seeds`, their number.
+
+    What else differs is listed, words in the place of numbers as well; the command is that of the first seed."""
     rows = sorted(single(rows), key=lambda row: [int(seed or 0) for seed in seeds_of(row)])
     row = {name: "; ".join(dict.fromkeys(str(r[name]) for r in rows)) for name in rows[0]}
     row |= dict(
@@ -244,8 +259,10 @@ def word(value):
 
 
 def command(notebook, config, fixed=("condition",), extra={}):
-    """The papermill command that repeats a notebook's run of `config` and its `extra` parameters: what was given, less what the notebook fixes itself.
-    Settings that are not among the `PARAMETERS` of most notebooks go by `overrides`."""
+    """The papermill command that repeats a notebook's run of `config` and its `extra` parameters.
+
+    It has what was given, without what the notebook fixes itself. Settings that are not among the `PARAMETERS` of most notebooks go by
+    `overrides`."""
     given = {name: value for name, value in config.given.items() if name not in (*fixed, "out_dir")}
     if config.run_dir:
         given["run_dir"] = Path(config.run_dir).name  # where it lies is this machine's business
@@ -301,10 +318,14 @@ class _Files:
 
 # %% ../nbs/10_results.ipynb #42b81e69
 class Results(_Files):
-    "Pictures, tables and rows of the paper notebook `notebook` under `config`; nothing outside its own folder until `publish`"
+    """Pictures, tables and rows of the paper notebook `notebook` under `config`.
+
+    Nothing is written outside its own folder until `publish`."""
 
     def row(self, model, metric, value, seed=None, **cells):
-        "Add one number, of the notebook's own seed unless `seed` is given; further columns of `HEADER` by name. Values are rounded to four digits"
+        """Add one number, of the notebook's own seed unless `seed` is given.
+
+        Further columns of `HEADER` by name. Values are rounded to four digits."""
         facts = dict(
             figure=self.figure,
             dataset=self.dataset,
@@ -339,7 +360,9 @@ def notebook_of(row):
 
 
 def drawn_by(picture, notebooks):
-    "(notebook, what follows its name: data set and perhaps more) of a published `picture`, by the longest of the names `notebooks`"
+    """(notebook, rest) of the name of a published `picture`, by the longest of the names `notebooks`.
+
+    The rest is the data set, and perhaps more."""
     stem = Path(picture).stem
     name = max((n for n in notebooks if stem == n or stem.startswith(f"{n}_")), key=len, default="architecture_figures")
     return name, stem.removeprefix(name).lstrip("_")
@@ -359,7 +382,9 @@ HEADLINES = {
 
 
 def numbers(rows):
-    "The headline numbers of `rows`, over seeds and with their spread where there are several, model by model, as one sentence each"
+    """The headline numbers of `rows`, a sentence for each model.
+
+    Over seeds, and with their spread, where there are several."""
     shown, said = [row for row in means(rows) if row["metric"] in HEADLINES.get(row["figure"], (row["metric"],))], {}
     several = [name for name in ("claim", "extractor") if len({row[name] for row in shown} - {""}) > 1]
     for row in shown:
@@ -371,7 +396,9 @@ def numbers(rows):
 
 # %% ../nbs/10_results.ipynb #ce216d87
 def caption(name, dataset, rows):
-    "Markdown below a picture that notebook `name` drew of `dataset`: preset, seeds, numbers and command from those of `rows` that are its own; '' without any"
+    """Markdown below a picture that notebook `name` drew of `dataset`: preset, seeds, numbers and command.
+
+    They are those of the `rows` that are its own; '' without any."""
     mine = [row for row in rows if notebook_of(row) == name and row["dataset"] == dataset]
     if not mine:
         return ""
@@ -400,7 +427,9 @@ def figure_order(path):
 
 # %% ../nbs/10_results.ipynb #aad6b713
 def gallery(figures, notebooks, link="../figures"):
-    "Markdown: every picture of the folder `figures`, below the title of the notebook (of the folder `notebooks`) that drew it, with its caption"
+    """Every picture of the folder `figures` with its caption, as Markdown.
+
+    It stands below the title of the notebook (of the folder `notebooks`) that drew it."""
     names, rows, groups = (
         [p.stem for p in Path(notebooks).glob("*.ipynb")],
         read_rows(Path(figures) / "results.csv"),

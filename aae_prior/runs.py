@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['run_folder', 'data_with_sentences', 'prepare_data', 'classifier_of', 'RunLocked', 'run_lock', 'rows_per_epoch',
            'row_ends', 'Mean', 'Session', 'train_step', 'position', 'recompute_stats', 'evaluate', 'peak_memory',
-           'sitting', 'describe', 'read_record', 'write_record', 'film_bytes', 'save_state', 'keep_snapshot', 'finish',
-           'clear_temporary', 'fixed_precision', 'resume', 'before_first_step', 'train', 'advice', 'fit', 'Run',
-           'read_weights', 'keep_only', 'with_average', 'load', 'statistics_of', 'as_trained', 'data_of',
-           'sentences_of', 'check_draws', 'chosen_run']
+           'sitting', 'describe', 'read_record', 'write_record', 'film_bytes', 'save_state', 'keep_snapshot',
+           'weights_bytes', 'finish', 'clear_temporary', 'fixed_precision', 'resume', 'before_first_step', 'train',
+           'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'with_average', 'load', 'statistics_of', 'as_trained',
+           'data_of', 'sentences_of', 'check_draws', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #bd0921e7
 import copy
@@ -333,10 +333,15 @@ def keep_snapshot(folder: Path, session: Session):
     )
 
 # %% ../nbs/08_runs.ipynb #4d537dbc
+def weights_bytes(weights: dict) -> bytes:
+    "Tensors by name, on the CPU, as the bytes of a safetensors file."
+    whole = {name: value.cpu().contiguous() for name, value in weights.items()}
+    return safetensors.torch.save(whole, metadata={"format": "pt"})
+
+
 def finish(folder: Path, session: Session, record: dict):
     "Write the weights and mark the run complete."
-    weights = {k: v.cpu().contiguous() for k, v in session.nets.state_dict().items()}
-    payload = safetensors.torch.save(weights, metadata={"format": "pt"})
+    payload = weights_bytes(session.nets.state_dict())
     write_atomic(folder / "weights.safetensors", payload)
     write_record(folder, record | dict(complete=True, weights_sha256=hashlib.sha256(payload).hexdigest()))
 
