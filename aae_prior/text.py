@@ -444,6 +444,7 @@ def content_hash(*parts) -> int:
 def _write_tensors(path: Path, tensors: dict, about: dict):
     "Write tensors and facts to a safetensors file, whole or not at all."
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, safetensors.torch.save(tensors, metadata={"about": json.dumps(about)}))
 
 
