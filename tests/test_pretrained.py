@@ -14,7 +14,7 @@ from aae_prior import pretrained
 from aae_prior.config import Config
 from aae_prior.results import HEADER, about, read_rows
 from aae_prior.runs import fit, load
-from aae_prior.sweep import main
+from aae_prior.cli import main
 from aae_prior.training import classify, encode, generate, reconstruct, sample_noise
 
 ROOT = Path(__file__).resolve().parents[1]

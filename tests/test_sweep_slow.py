@@ -48,7 +48,7 @@ def sweep(folder, *words, source=TRAINS, **how):
     command = [
         sys.executable,
         "-c",
-        "import sys; from aae_prior.sweep import main; sys.exit(main())",
+        "import sys; from aae_prior.cli import main; sys.exit(main())",
         "sweep",
         str(path),
         "--out",
