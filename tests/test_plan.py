@@ -1,4 +1,4 @@
-"""The plan of what is published: that it is whole, what a part of it is, what is said and what is run. Nothing is trained."""
+"""The plan of what is published: that it is whole, what a part of it is, what is said and run. Nothing is trained."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Sweeps without a cluster and without training: what is refused, who is submitted when, what the means are, what is drawn."""
+"""Sweeps without a cluster and without training: what is refused, submitted when, averaged, and drawn."""
 
 import csv
 import json
@@ -432,7 +432,9 @@ def test_a_job_says_how_it_ended(job, monkeypatch):
 
         return execute
 
-    trouble = lambda name: papermill.PapermillExecutionError(0, 1, "", name, "first\nlast", [])
+    def trouble(name):
+        return papermill.PapermillExecutionError(0, 1, "", name, "first\nlast", [])
+
     waits = []
     monkeypatch.setattr(notebooks.time, "sleep", waits.append)
     for errors, state, said in [
@@ -451,7 +453,7 @@ def test_a_job_says_how_it_ended(job, monkeypatch):
 
 
 def finished(folder, plain, monkeypatch, words, pairs=(), publish=False, **script):
-    "A sweep in which every cell has a row of results and is done, or ends as `script` (name of a cell's folder -> outcomes) has it."
+    "A sweep whose cells have a row of results and are done, or end as `script` (a cell's folder -> outcomes) has it."
     source = read_notebook(plain)
     made = checked_cells(source, words, list(pairs), folder)
     monkeypatch.setitem(sweep.ENGINES, "local", Played)
@@ -708,7 +710,9 @@ def test_a_log_stays_short_however_long_the_training(clock, hours, least, most):
 
 
 def test_a_sweeps_log_shows_every_running_cell_and_stays_short(clock, monkeypatch, capsys):
-    seconds = lambda: int(clock.seconds)
+    def seconds():
+        return int(clock.seconds)
+
     monkeypatch.setattr(
         report,
         "state_rows",
@@ -750,7 +754,8 @@ def test_a_running_cell_says_where_its_training_is(tmp_path, plain):
 RUN = "import sys; from aae_prior.cli import main; sys.exit(main(sys.argv[1:]))"
 SAYS = """import json, os, time
 for i in range(1, 41):
-    at = dict(title="ours on digits: step", step=i, steps=40, epoch="epoch 0.1", losses="L_rec 2", speed="79 images/s", left="00:01 left")
+    at = dict(title="ours on digits: step", step=i, steps=40, epoch="epoch 0.1")
+    at |= dict(losses="L_rec 2", speed="79 images/s", left="00:01 left")
     with open(os.environ["AAE_PRIOR_PROGRESS"], "a") as file: file.write(json.dumps(at) + "\\n")
     time.sleep(0.05)"""
 
