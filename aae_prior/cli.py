@@ -15,7 +15,9 @@ import signal
 import sys
 from pathlib import Path
 
-from .files import file_lock, project_root, runs_root
+import filelock
+
+from .files import project_root, runs_root
 from .jobs import ENGINES, Resources
 from .notebooks import Notebook, last_line, read_notebook
 from .sweep import Sweep, checked_cells, repeating_command
@@ -131,8 +133,8 @@ def run_sweep(notebook: Notebook, cells: list, folder: Path, a, command: str, pu
     resources = Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = file_lock(folder / "lock").acquire(timeout=0)
-    except TimeoutError:
+        lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
+    except filelock.Timeout:
         raise ValueError(f"{folder}: another sweep works in this folder; wait for it, or give another --out") from None
     with lock:
         sweep = Sweep(notebook, cells, folder, a.cluster, resources, a.retries, publish, pictures)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import filelock
 import submitit
 
-from .files import file_lock, read_json, write_json
+from .files import read_json, write_json
 from .notebooks import last_line, run_notebook
 
 # %% ../nbs/09b_jobs.ipynb #40ce73c1
@@ -35,7 +36,7 @@ class Job:
     def __call__(self):
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # the kernel inherits both
         os.environ["AAE_PRIOR_PROGRESS"] = str(self.folder / "progress")
-        with file_lock(self.folder / "lock"):
+        with filelock.FileLock(self.folder / "lock"):
             if read_json(self.folder / "cell.json")["state"] != "done":
                 self.run_cell()
 

@@ -925,7 +925,7 @@ def load(run_dir, device="auto") -> Run:
     if run.complete and record["statistics"] == "mixed":
         warnings.warn(
             f"{folder} draws through mixed batch-normalisation statistics, as runs did when it was trained; "
-            f"`aae-prior settle {folder}` takes them from its prior",
+            f"`aae-prior recompute-stats {folder}` takes them from its prior",
             stacklevel=2,
         )
     return run

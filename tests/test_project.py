@@ -30,6 +30,8 @@ ALLOWED = {name: set() for name in BASE} | {
     "training": {"networks", "losses"},
     "diagrams": {"plots"},
     "text": {"data"},
+    "files": set(),
+    "progress": set(),
     "runs": BASE | {"training", "text"},
     "results": BASE | {"runs"},
     "pretrained": BASE | {"training", "runs", "results"},
@@ -53,7 +55,7 @@ ALLOWED = {name: set() for name in BASE} | {
         "plan",
     },
     "benchmark": BASE | {"training", "runs"},
-    "verdicts": {"config", "results"},
+    "verdicts": {"config", "files", "results"},
 }
 
 

@@ -293,7 +293,7 @@ def test_an_incomplete_run_draws_through_its_own_statistics_too(straight, tmp_pa
 def test_a_run_from_before_says_that_its_statistics_are_mixed(straight, tmp_path):
     old = Path(shutil.copytree(straight.dir, tmp_path / "old"))
     runs.write_record(old, {k: v for k, v in runs.read_record(old).items() if k != "statistics"})
-    with pytest.warns(UserWarning, match="mixed .*aae-prior settle"):
+    with pytest.warns(UserWarning, match="mixed .*aae-prior recompute-stats"):
         run = load(old)
     assert run.record["statistics"] == "mixed" and same_state(run.nets.state_dict(), straight.nets.state_dict())
 
