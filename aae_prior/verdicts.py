@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Config
+from .files import markdown_table
 from .results import given_in, means, word
 from .values import DATASETS
 
@@ -33,14 +34,18 @@ def name_of(metric):
 
 # %% ../nbs/14_verdicts.ipynb #555d6259
 class Numbers:
-    """`v(metric, model)` is a number, the mean over seeds, from `rows` of one figure and data set, the newest where there are several;
+    """Numbers of `rows` of one figure and data set: `v(metric, model)` is the mean over seeds, the newest of several.
+
     `v.used` holds the rows asked for so far, as `results.means` shows them"""
 
     def __init__(self, rows, claim, sizes=None):
         self.rows, self.claim, self.sizes, self.used = means(rows), claim, sizes, []
 
     def __call__(self, metric, model, claim=None, column="value"):
-        "A float; Missing where no row has it. `claim`: that of the rows, unless it is the rule's own; `column`: value or spread, which with one seed is that within its number"
+        """A float; Missing where no row has it.
+
+        `claim`: that of the rows, unless it is the rule's own; `column`: value or spread, which with one seed is that
+        within its number"""
         wanted = dict(metric=metric, model=model, claim=claim or self.claim)
         found = [row for row in self.rows if wanted.items() <= row.items() and row[column]]
         if not found:
@@ -65,7 +70,7 @@ class Claim:
     of: str  # the data it says that of
     claim: str  # the column `claim` of the rows that the rule looks at
     rule: str  # in words: reproduced, when ...
-    judge: Callable  # rule(Numbers, model) -> "reproduced", "partly reproduced", "not reproduced", "not decided, ..." or "not claimed ..."
+    judge: Callable  # rule(Numbers, model) -> "[partly, not] reproduced", "not decided, ..." or "not claimed ..."
     models: tuple = ("ours",)  # judged each by itself
     both: bool = False  # says the same of all of them
     only: tuple = ()  # data sets it is judged on, all if empty,
@@ -88,7 +93,9 @@ def claim(key, figure, said, **facts):
 
 # %% ../nbs/14_verdicts.ipynb #9c9c60b7
 def decide(key, rows, model="ours", sizes=None):
-    "(verdict in words, the rows it follows from) of claim `key`, from `rows` of one figure, data set and preset; `sizes`: of Figure 6, if not the paper's"
+    """(verdict in words, the rows it follows from) of claim `key`, from `rows` of one figure, data set and preset.
+
+    `sizes`: of Figure 6, if not the paper's"""
     v = Numbers(rows, CLAIMS[key].claim, sizes)
     try:
         return CLAIMS[key].judge(v, model), v.used
@@ -141,7 +148,7 @@ def grade(good, fair):
 
 
 def unclear(v, drawn="ours", claim="sharper images"):
-    "What to say instead of a verdict where `ours`, the model `drawn` of the rows, draws too little of anything, '' else"
+    "What to say where `ours`, the model `drawn` of the rows, draws too little for a verdict, '' elsewhere"
     score, real = (v("inception_score", model, claim=claim) for model in (drawn, "real test images"))
     return "not decided, `ours` draws little that is recognizable" if score < real / 2 else ""
 
@@ -238,7 +245,8 @@ def little_impact(v, model="ours"):
     '"but exerts a strong influence on AAE"',
     of="MNIST, CIFAR-10",
     claim=CODE_SIZE,
-    rule="that of `aae` with a stochastic encoder by a factor of at least 2, to more than that of `ours`; partly: one of the two",
+    rule="that of `aae` with a stochastic encoder by a factor of at least 2, to more than that of `ours`; partly: "
+    "one of the two",
     undecided=UNCLEAR_LONG,
 )
 def strong_impact(v, model="ours"):
@@ -260,7 +268,8 @@ def strong_impact(v, model="ours"):
     of="our question, over all sizes of a sweep",
     claim=CODE_SIZE,
     undecided=UNCLEAR_LONG,
-    rule="over all sizes of a sweep the largest FID of `ours` is at most 1.5 times its smallest, and at least 2 times with either `aae`; partly: only the latter",
+    rule="over all sizes of a sweep the largest FID of `ours` is at most 1.5 times its smallest, and at least 2 "
+    "times with either `aae`; partly: only the latter",
 )
 def robust(v, model="ours"):
     "Figure 6: largest FID of a sweep as a multiple of the smallest, for `ours` and both kinds of `aae`"
@@ -278,7 +287,8 @@ def robust(v, model="ours"):
 @claim(
     "labels control the image",
     "8",
-    '"along each row, the main digit changes with the label input regardless of the noise variable, and that along each column, '
+    '"along each row, the main digit changes with the label input regardless of the noise variable, and that along '
+    "each column, "
     'the style varies without changing the main digit"',
     of="MNIST, SVHN",
     claim="labels control the image",
@@ -303,12 +313,15 @@ def spread(v, metric, model):
 @claim(
     "labels matched better",
     "8",
-    '"both produce visually plausible images, ours generate more semantically discernible images that match the labels"',
+    '"both produce visually plausible images, ours generate more semantically discernible images that match the '
+    'labels"',
     of="CIFAR-10",
     claim="labels control the image",
-    rule="label consistency of `ours` above that of `maae`, at a diversity of at least 0.7; partly: above it at any diversity",
+    rule="label consistency of `ours` above that of `maae`, at a diversity of at least 0.7; partly: above it at any "
+    "diversity",
     only=("cifar10",),
-    undecided="no model reaches a label consistency of 0.5, or the two are apart by no more than the larger spread over seeds",
+    undecided="no model reaches a label consistency of 0.5, or the two are apart by no more than the larger spread "
+    "over seeds",
 )
 def labels_matched_better(v, model="ours"):
     "Figure 8 where the paper finds `ours` better than `maae`"
@@ -326,7 +339,8 @@ def labels_matched_better(v, model="ours"):
     '"the code generator learns a distinct conditional distribution for each class of images"',
     of="MNIST, SVHN, CIFAR-10",
     claim="a distinct distribution of codes for each class",
-    rule="purity of at least 0.9, and a silhouette above that of the untrained code generator and of the fixed prior; partly: purity of at least 0.5 and the same",
+    rule="purity of at least 0.9, and a silhouette above that of the untrained code generator and of the fixed "
+    "prior; partly: purity of at least 0.5 and the same",
 )
 def codes_apart(v, model="ours"):
     "Figure 9: nearest-neighbour purity and silhouette of codes"
@@ -346,7 +360,8 @@ def least_of(v, model):
     '"both our model and AAE successfully learn to disentangle the label from the remaining information"',
     of="MNIST",
     claim="categories are classes",
-    rule="clustering accuracy and purity of at least 0.9 at a diversity of at least 0.7, all classes drawn; partly: both at least 0.5",
+    rule="clustering accuracy and purity of at least 0.9 at a diversity of at least 0.7, all classes drawn; partly: "
+    "both at least 0.5",
     models=("ours", "maae"),
     both=True,
     never=MIXED,
@@ -365,7 +380,8 @@ def categories_are_classes(v, model):
     '"each column could mix images from different digits/classes"',
     of="SVHN, CIFAR-10",
     claim="categories are classes",
-    rule="columns mix classes, clustering accuracy or purity below 0.9, at a diversity of at least 0.3; a Q that has learned nothing meets that too",
+    rule="columns mix classes, clustering accuracy or purity below 0.9, at a diversity of at least 0.3; a Q that has "
+    "learned nothing meets that too",
     models=("ours", "maae"),
     both=True,
     only=MIXED,
@@ -384,7 +400,8 @@ def columns_mix(v, model):
     '"both models have a tendency to cluster images with similar background colors"',
     of="SVHN, CIFAR-10",
     claim="categories are background colours",
-    rule="categories hold at least a quarter of the border colour's variance, and more than twice the share that the classes of real images hold; partly: the latter",
+    rule="categories hold at least a quarter of the border colour's variance, and more than twice the share that the "
+    "classes of real images hold; partly: the latter",
     models=("ours", "maae"),
     both=True,
     only=MIXED,
@@ -399,7 +416,8 @@ def backgrounds_alike(v, model):
 @claim(
     "codes of encoder and prior alike",
     "12",
-    '"the encoder is regularized well to produce an aggregated posterior distribution similar to that at the code generator output"',
+    '"the encoder is regularized well to produce an aggregated posterior distribution similar to that at the code '
+    'generator output"',
     of="MNIST, SVHN, CIFAR-10",
     claim="codes of the encoder are distributed as those of the prior",
     rule="told apart with an accuracy of at most 0.6, partly 0.75",
@@ -479,7 +497,9 @@ for setting in ("generation", "supervised", "unsupervised"):
 
 # %% ../nbs/14_verdicts.ipynb #63d06687
 def numbers_of(rows, strip=""):
-    "Markdown: the numbers of `rows`, model by model, each with its spread where it has one; `strip`: start of a model's name that is left out"
+    """Markdown: the numbers of `rows`, model by model, each with its spread where it has one.
+
+    `strip`: start of a model's name that is left out"""
     said = {}
     for row in rows:
         name = row["model"].removeprefix(strip).strip(", ")
@@ -552,7 +572,7 @@ COLUMNS = ("figure", "claim (of)", "data set, preset", "verdict", "numbers of `o
 
 
 def groups_of(c, rows):
-    "Pairs (what they are of, in words; rows): the rows of the claim's figure, by data set, preset and, in Table 1, extractor"
+    "Pairs (what they are of, in words; rows): rows of the claim's figure, by data set, preset and extractor (Table 1)"
     groups, condition = {}, CONDITIONS[c.key if c.figure == "Table 1" else c.figure]
     for row in rows:
         if row["figure"] != c.figure or c.key not in claims_of(c.figure, row["dataset"]):
@@ -564,7 +584,7 @@ def groups_of(c, rows):
 
 
 def verdicts_table(rows):
-    "Markdown table: a line for every claim and data set that `rows` (dicts of texts by `results.HEADER`) have the figure of"
+    "Markdown table: a line for every claim and data set whose figure is in `rows` (dicts by `results.HEADER`)"
     lines = [line_of(c, mine, about) for c in CLAIMS.values() for about, mine in groups_of(c, rows)]
     lines = [line for line in lines if not line[3].startswith("**not claimed")]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [COLUMNS, ["---"] * len(COLUMNS), *lines])
+    return markdown_table([COLUMNS, *lines])

@@ -12,7 +12,7 @@ publish: bool = None  # also write figures/
 steps: int = None  # updates
 batch_size: int = None  # images per step
 eval_every: int = None  # steps between evaluations"""
-CHECK = "from aae_prior.parameters import notebook_parameters\nconfig = notebook_parameters(globals())"
+CHECK = "from aae_prior.config import notebook_parameters\nconfig = notebook_parameters(globals())"
 TRAINS = (
     PARAMETERS,
     CHECK,
@@ -20,9 +20,9 @@ TRAINS = (
 from aae_prior.runs import fit
 run = fit(config)
 results = Results("trains", config, figure="8")
-measured = run.history[-1] | run.evaluations[-1]
+last = run.history[-1] | run.evaluations[-1]
 for metric in ("diversity", "L_rec"):
-    results.row(config.model, metric, measured[metric], n=80, **about(run))
+    results.row(config.model, metric, last[metric], n=80, **about(run))
 results.write()""",
 )
 

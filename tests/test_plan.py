@@ -1,4 +1,4 @@
-"""The plan of what is published: that it is whole, what a part of it is, what is said and what is run. Nothing is trained."""
+"""The plan of what is published: that it is whole, what a part of it is, what is said and run. Nothing is trained."""
 
 import json
 import subprocess
@@ -7,25 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from aae_prior import cli
 from aae_prior import plan as planning
+from aae_prior.cli import main
 from aae_prior.plan import (
     Entry,
-    cells_of,
-    command_of,
     commands_table,
-    config_of,
-    estimate,
-    finished_runs,
-    main,
-    makes,
+    count_finished_runs,
+    entry_cells,
+    entry_command,
+    entry_config,
+    entry_rows,
+    entry_state,
+    expected_duration,
+    expected_times,
+    is_command_of,
     read_plan,
-    rows_of,
-    runs_of,
-    same,
-    seeds_of,
-    select,
-    state,
-    time_of,
+    row_seeds,
+    run_times,
+    seeds_made,
+    select_entries,
 )
 from aae_prior.results import read_rows
 
@@ -54,8 +55,8 @@ def owners(row):
     return [
         entry
         for entry in MADE
-        if rows_of(entry, [row])
-        and set(seeds_of(row)) <= {seed for first in entry.seeds for seed in makes(entry, first)}
+        if entry_rows(entry, [row])
+        and set(row_seeds(row)) <= {seed for first in entry.seeds for seed in seeds_made(entry, first)}
     ]
 
 
@@ -72,12 +73,12 @@ def test_a_row_of_a_seed_that_is_not_planned_has_no_owner():
 
 @each_entry
 def test_every_entry_has_its_rows(entry):
-    mine = rows_of(entry, ROWS)
+    mine = entry_rows(entry, ROWS)
     assert bool(mine) == bool(entry.rows)
     assert {row["dataset"] for row in mine} == set(entry.rows)
     for seed in entry.seeds:
         if entry.rows:
-            assert any(seed in seeds_of(row) for row in mine), f"no row of seed {seed}"
+            assert any(seed in row_seeds(row) for row in mine), f"no row of seed {seed}"
 
 
 @each_entry
@@ -90,19 +91,23 @@ def test_pictures_are_named_after_notebook_and_data_set(entry):
 @each_entry
 def test_its_notebook_takes_the_parameters_and_the_command_says_them(entry):
     for seed in entry.seeds:
-        command = command_of(entry, seed)
-        assert command.startswith(f"papermill nbs/{entry.notebook}.ipynb out/{entry.notebook}.ipynb") and same(
+        command = entry_command(entry, seed)
+        assert command.startswith(f"papermill nbs/{entry.notebook}.ipynb out/{entry.notebook}.ipynb") and is_command_of(
             entry, seed, command
         )
         if entry.dataset:
-            assert (config_of(entry, seed).dataset, config_of(entry, seed).preset, config_of(entry, seed).seed) == (
+            assert (
+                entry_config(entry, seed).dataset,
+                entry_config(entry, seed).preset,
+                entry_config(entry, seed).seed,
+            ) == (
                 entry.dataset,
                 entry.preset,
                 seed,
             )
-    assert len({command_of(entry, seed) for seed in entry.seeds}) == len(entry.seeds)
-    kinds = planning.read_notebook(planning.notebook_path(entry.notebook)).kinds
-    words = command_of(entry, entry.seeds[-1]).split()
+    assert len({entry_command(entry, seed) for seed in entry.seeds}) == len(entry.seeds)
+    kinds = planning.read_notebook(planning.notebook_path(entry.notebook)).types
+    words = entry_command(entry, entry.seeds[-1]).split()
     assert {words[i + 1] for i, word in enumerate(words) if word == "-p"} <= set(kinds)
 
 
@@ -127,46 +132,51 @@ def test_a_damaged_plan_is_said_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("words", ["8", "fig8", "Fig. 8", "figure 8", "fig8_supervised"])
 def test_a_figure_goes_by_several_names(words):
-    assert {entry.notebook for entry in select(PLAN, words)} == {"fig8_supervised"}
+    assert {entry.notebook for entry in select_entries(PLAN, words)} == {"fig8_supervised"}
 
 
 def test_other_names():
     assert (
-        {e.notebook for e in select(PLAN, "table1")}
+        {e.notebook for e in select_entries(PLAN, "table1")}
         == {"table1_inception_score"}
-        == {e.notebook for e in select(PLAN, "Table 1")}
+        == {e.notebook for e in select_entries(PLAN, "Table 1")}
     )
-    assert {e.notebook for e in select(PLAN, "1")} == {"architecture_figures"} and {
-        e.notebook for e in select(PLAN, "table 3")
+    assert {e.notebook for e in select_entries(PLAN, "1")} == {"architecture_figures"} and {
+        e.notebook for e in select_entries(PLAN, "table 3")
     } == {"tables2_4_architectures"}
-    assert {e.notebook for e in select(PLAN, "ablations")} == {"ablations"} and {
-        e.notebook for e in select(PLAN, "authors_pictures")
+    assert {e.notebook for e in select_entries(PLAN, "ablations")} == {"ablations"} and {
+        e.notebook for e in select_entries(PLAN, "authors_pictures")
     } == {"authors_pictures"}
 
 
 def test_what_is_in_the_plan_is_published_and_nothing_else():
-    [entry] = select(PLAN, "8", "cifar10", "quick")
+    [entry] = select_entries(PLAN, "8", "cifar10", "quick")
     assert entry.published and entry in PLAN
-    [entry] = select(PLAN, "8", "cifar10", "cpu")
+    [entry] = select_entries(PLAN, "8", "cifar10", "cpu")
     assert not entry.published and (entry.dataset, entry.preset, entry.pictures, entry.parameters) == (
         "cifar10",
         "cpu",
         (),
         {},
     )
-    [entry] = select(PLAN, "6", "mnist", "smoke")
+    [entry] = select_entries(PLAN, "6", "mnist", "smoke")
     assert not entry.published and not entry.parameters
-    [entry] = select(PLAN, "fig8", "svhn", seed=5)
+    [entry] = select_entries(PLAN, "fig8", "svhn", seed=5)
     assert not entry.published and entry.seeds == (5,)
-    [entry] = select(PLAN, "fig8", "mnist", seed=2)
+    [entry] = select_entries(PLAN, "fig8", "mnist", seed=2)
     assert entry.published and entry.seeds == (2,) and not entry.pictures  # those of seed 0 stay
-    assert [e.pictures for e in select(PLAN, "fig8", "mnist", seed=0)] == [("fig8_supervised_mnist.png",)]
-    assert not any(entry.published for entry in select(PLAN, preset="smoke"))
+    assert [e.pictures for e in select_entries(PLAN, "fig8", "mnist", seed=0)] == [("fig8_supervised_mnist.png",)]
+    assert not any(entry.published for entry in select_entries(PLAN, preset="smoke"))
 
 
 def test_one_preset_of_a_data_set_is_what_is_planned_of_it():
-    assert {e.figure for e in select(PLAN, dataset="cifar10", preset="cpu")} == {"5", "11", "12", "authors' pictures"}
-    assert {e.figure for e in select(PLAN, dataset="mnist", preset="smoke")} == {"5", "6", "8", "9", "11", "12"}
+    assert {e.figure for e in select_entries(PLAN, dataset="cifar10", preset="cpu")} == {
+        "5",
+        "11",
+        "12",
+        "authors' pictures",
+    }
+    assert {e.figure for e in select_entries(PLAN, dataset="mnist", preset="smoke")} == {"5", "6", "8", "9", "11", "12"}
 
 
 BAD = {
@@ -187,7 +197,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_refused_in_one_line(case, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(planning, "folder_of", lambda entry: tmp_path)
+    monkeypatch.setattr(planning, "entry_folder", lambda entry: tmp_path)
     words, line = BAD[case]
     assert main(["paper", *words]) == 2
     said = capsys.readouterr().err.splitlines()
@@ -206,7 +216,7 @@ ROW = dict(
     preset="quick",
     wall_time="100 s",
     seed="0",
-    command=command_of(ONE),
+    command=entry_command(ONE),
 )
 
 
@@ -217,34 +227,34 @@ def test_times_come_from_rows():
         ROW | dict(model="maae", wall_time="50 s"),
         ROW | dict(model="real test images", wall_time=""),
     ]
-    assert list(runs_of(ONE, rows).values()) == [100, 50]
+    assert list(run_times(ONE, rows).values()) == [100, 50]
     later = [row | dict(seed="1") for row in rows]
     assert (
-        sum(estimate(ONE, [ONE], rows).values()) == 150
+        sum(expected_times(ONE, [ONE], rows).values()) == 150
         and sum(
-            estimate(
+            expected_times(
                 ONE, [ONE], rows + [later[0] | dict(wall_time="120 s"), later[2] | dict(wall_time="60 s")]
             ).values()
         )
         == 165
     )
-    assert time_of(ONE, [ONE], rows) == "5 min" and time_of(ONE, [ONE], []) == "unknown"
+    assert expected_duration(ONE, [ONE], rows) == "5 min" and expected_duration(ONE, [ONE], []) == "unknown"
     longer = Entry(
-        "fig8_supervised", "8", "mnist", "quick", parameters=dict(steps=2 * config_of(ONE).steps), rows=("mnist",)
+        "fig8_supervised", "8", "mnist", "quick", parameters=dict(steps=2 * entry_config(ONE).steps), rows=("mnist",)
     )
-    assert sum(estimate(longer, [longer, ONE], rows).values()) == 300
-    shorter = [row | dict(command=row["command"] + f" -p steps {config_of(ONE).steps // 2}") for row in rows]
-    assert sum(estimate(ONE, [ONE], shorter).values()) == 300
+    assert sum(expected_times(longer, [longer, ONE], rows).values()) == 300
+    shorter = [row | dict(command=row["command"] + f" -p steps {entry_config(ONE).steps // 2}") for row in rows]
+    assert sum(expected_times(ONE, [ONE], shorter).values()) == 300
     wider = replace(longer, preset="cpu", parameters={})
-    assert estimate(wider, [wider, ONE], rows) == {}
+    assert expected_times(wider, [wider, ONE], rows) == {}
 
 
 def test_runs_that_figures_share_are_counted_once():
     nine = Entry("fig9_supervised_codes", "9", "digits", "quick", seeds=(0, 1), rows=("digits",))
-    rows = [ROW, ROW | dict(figure="9", command=command_of(nine))]
+    rows = [ROW, ROW | dict(figure="9", command=entry_command(nine))]
     assert (
-        planning.time_of_all([ONE], [ONE, nine], rows)
-        == planning.time_of_all([ONE, nine], [ONE, nine], rows)
+        planning.total_duration([ONE], [ONE, nine], rows)
+        == planning.total_duration([ONE, nine], [ONE, nine], rows)
         == "3 min"
     )
 
@@ -253,26 +263,26 @@ def test_runs_that_figures_share_are_counted_once():
 def elsewhere(tmp_path, monkeypatch):
     "Sweeps of the plan in a folder of their own; what is run is noted, and is done."
     made = []
-    folder = planning.folder_of
-    monkeypatch.setattr(planning, "folder_of", lambda entry: tmp_path / folder(entry).name)
+    folder = planning.entry_folder
+    monkeypatch.setattr(planning, "entry_folder", lambda entry: tmp_path / folder(entry).name)
 
-    def swept(notebook, cells, folder, a, command, publish, pictures=None):
+    def run_sweep(notebook, cells, folder, a, command, publish, pictures=None):
         made.append((notebook.path.stem, [cell.parameters for cell in cells], publish))
         for cell in cells:
             cell.folder.mkdir(parents=True, exist_ok=True)
             (cell.folder / "cell.json").write_text(json.dumps(dict(state="done")), encoding="utf-8")
         return 0
 
-    monkeypatch.setattr(planning, "swept", swept)
+    monkeypatch.setattr(cli, "run_sweep", run_sweep)
     return made
 
 
 def test_states(elsewhere):
-    assert state(ONE, 1, []) == "to run" and state(ONE, 1, [ROW]) == "to run"
-    assert state(ONE, 0, [ROW]) == "to run; published"
-    assert state(ONE, 0, [ROW | dict(command=ROW["command"] + " -p lr 0.1")]) == "to run; rows of another command"
+    assert entry_state(ONE, 1, []) == "to run" and entry_state(ONE, 1, [ROW]) == "to run"
+    assert entry_state(ONE, 0, [ROW]) == "to run; published"
+    assert entry_state(ONE, 0, [ROW | dict(command=ROW["command"] + " -p lr 0.1")]) == "to run; rows of another command"
     assert (
-        state(
+        entry_state(
             ONE,
             1,
             [ROW | dict(seed="0;1", command="aae-prior sweep nbs/fig8_supervised.ipynb --grid seed=0,1 --publish")],
@@ -280,16 +290,16 @@ def test_states(elsewhere):
         == "to run; published"
     )
     assert (
-        state(ONE, 0, [ROW | dict(command="papermill nbs/fig8_supervised.ipynb out/a.ipynb -p none_such 1")])
+        entry_state(ONE, 0, [ROW | dict(command="papermill nbs/fig8_supervised.ipynb out/a.ipynb -p none_such 1")])
         == "to run; rows of another command"
     )
-    cell = cells_of(ONE)[0].folder
+    cell = entry_cells(ONE)[0].folder
     cell.mkdir(parents=True)
     for said, words in dict(
         done="done here", running="running here, goes on", interrupted="interrupted here, goes on", failed="to run"
     ).items():
         (cell / "cell.json").write_text(json.dumps(dict(state=said)), encoding="utf-8")
-        assert state(ONE, 0, []) == words
+        assert entry_state(ONE, 0, []) == words
 
 
 def test_finished_runs_are_counted(tmp_path, monkeypatch):
@@ -297,7 +307,7 @@ def test_finished_runs_are_counted(tmp_path, monkeypatch):
 
     def run(name, complete=True, **settings):
         (tmp_path / name).mkdir()
-        record = dict(complete=complete, config=config_of(ONE, 1).to_dict() | settings)
+        record = dict(complete=complete, config=entry_config(ONE, 1).to_dict() | settings)
         (tmp_path / name / "record.json").write_text(json.dumps(record), encoding="utf-8")
 
     (
@@ -309,7 +319,7 @@ def test_finished_runs_are_counted(tmp_path, monkeypatch):
     )
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "record.json").write_text("{", encoding="utf-8")
-    assert finished_runs(ONE) == 2
+    assert count_finished_runs(ONE) == 2
 
 
 def test_the_plan_names_every_picture_and_runs_nothing(elsewhere, capsys):
@@ -323,7 +333,7 @@ def test_the_plan_names_every_picture_and_runs_nothing(elsewhere, capsys):
 def test_the_commands_of_the_readme_are_those_of_the_entries():
     table = commands_table()
     for entry in MADE:
-        assert f"`{command_of(entry, entry.seeds[0])}`" in table
+        assert f"`{entry_command(entry, entry.seeds[0])}`" in table
     assert len(table.splitlines()) == len(MADE) + 2
 
 
@@ -355,9 +365,9 @@ def test_a_smoke_run_is_not_published(elsewhere, capsys):
 
 
 def test_what_is_done_and_published_is_not_done_again(elsewhere, monkeypatch):
-    [entry] = select(PLAN, "5", "digits")
-    published = [dict(ROW, figure="5", command=command_of(entry))]
-    monkeypatch.setattr("aae_prior.results.read_rows", lambda path: published)
+    [entry] = select_entries(PLAN, "5", "digits")
+    published = [dict(ROW, figure="5", command=entry_command(entry))]
+    monkeypatch.setattr("aae_prior.plan.read_rows", lambda path: published)
     for _ in range(2):
         assert main(["paper", "--figure", "5", "--dataset", "digits"]) == 0
     assert len(elsewhere) == 1
@@ -366,22 +376,22 @@ def test_what_is_done_and_published_is_not_done_again(elsewhere, monkeypatch):
 
 
 def test_missing_leaves_out_what_has_rows(elsewhere, monkeypatch):
-    [entry] = select(PLAN, "8", "digits")
+    [entry] = select_entries(PLAN, "8", "digits")
     monkeypatch.setattr(
-        "aae_prior.results.read_rows",
-        lambda path: [ROW | dict(seed=str(seed), command=command_of(entry, seed)) for seed in (0, 2)],
+        "aae_prior.plan.read_rows",
+        lambda path: [ROW | dict(seed=str(seed), command=entry_command(entry, seed)) for seed in (0, 2)],
     )
     assert main(["paper", "--figure", "8", "--dataset", "digits", "--missing"]) == 0
     assert elsewhere == [("fig8_supervised", [dict(dataset="digits", seed=1)], True)]
 
 
 def test_another_version_of_a_notebook_or_of_parameters_starts_anew(monkeypatch):
-    assert len({planning.folder_of(e) for e in MADE}) == len(MADE)
-    assert planning.folder_of(replace(ONE, parameters=dict(steps=5))) != planning.folder_of(ONE)
+    assert len({planning.entry_folder(e) for e in MADE}) == len(MADE)
+    assert planning.entry_folder(replace(ONE, parameters=dict(steps=5))) != planning.entry_folder(ONE)
     read = planning.read_notebook
-    before = planning.folder_of(ONE)
+    before = planning.entry_folder(ONE)
     monkeypatch.setattr(planning, "read_notebook", lambda path: replace(read(path), digest="another"))
-    assert planning.folder_of(ONE) != before
+    assert planning.entry_folder(ONE) != before
 
 
 def test_make_hands_over_the_part(tmp_path):

@@ -12,11 +12,11 @@ import torch
 
 from aae_prior import pretrained
 from aae_prior.batches import sample_noise
+from aae_prior.cli import main
 from aae_prior.config import Config
 from aae_prior.results import HEADER, about, read_rows
 from aae_prior.runs import fit, load
 from aae_prior.sampling import classify, encode, generate, reconstruct
-from aae_prior.sweep import main
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = sorted(path.parent for path in (ROOT / "pretrained").glob("*/record.json"))

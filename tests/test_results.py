@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from aae_prior.config import Config, SettingError
+from aae_prior.config import Config
+from aae_prior.refusals import SettingError
 from aae_prior.results import (
     HEADER,
     Results,

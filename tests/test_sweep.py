@@ -1,4 +1,4 @@
-"""Sweeps without a cluster and without training: what is refused, who is submitted when, what the means are, what is drawn."""
+"""Sweeps without a cluster and without training: what is refused, submitted when, averaged, and drawn."""
 
 import csv
 import json
@@ -21,14 +21,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from sweep_notebooks import CHECK, PARAMETERS, TRAINS, notebook
 
-from aae_prior import files, runs, sweep
+from aae_prior import notebooks, progress, report, runs, samples, sweep
 from aae_prior.batches import sample_noise
+from aae_prior.cli import main
 from aae_prior.config import Config
 from aae_prior.data import quantise
+from aae_prior.files import read_json
+from aae_prior.jobs import Job, Local, Resources
+from aae_prior.notebooks import read_notebook
 from aae_prior.parameters import parameters_cell
 from aae_prior.results import HEADER, merge_rows, read_rows
 from aae_prior.sampling import generate
-from aae_prior.sweep import Job, Local, Resources, Sweep, cells, get, main, planned, read_notebook
+from aae_prior.sweep import Sweep, checked_cells, claim_folder, grid_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -134,8 +138,8 @@ def test_refused_in_one_line_before_anything_is_submitted(case, tmp_path, plain,
 def test_a_cell_keeps_to_its_notebook_and_parameters(tmp_path, plain):
     def prepared(*pairs):
         return [
-            sweep.prepare(cell, read_notebook(plain))
-            for cell in planned(read_notebook(plain), ["seed=0,1"], pairs, tmp_path)
+            claim_folder(cell, read_notebook(plain))
+            for cell in checked_cells(read_notebook(plain), ["seed=0,1"], pairs, tmp_path)
         ]
 
     prepared(("steps", "5"))
@@ -157,32 +161,38 @@ def test_one_sweep_at_a_time_in_a_folder(tmp_path, plain, capsys):
 
 
 def test_values_come_as_the_notebook_declares_them(plain, tmp_path):
-    made = planned(read_notebook(plain), ["steps=1e1,20"], [("dataset", "digits")], tmp_path)
+    made = checked_cells(read_notebook(plain), ["steps=1e1,20"], [("dataset", "digits")], tmp_path)
     assert [cell.parameters for cell in made] == [dict(dataset="digits", steps=10.0), dict(dataset="digits", steps=20)]
     assert (
-        sweep.literal("2024", "str") == "2024"
-        and sweep.literal("[0,1]") == sweep.literal("0,1") == [0, 1]
-        and sweep.literal("true") == "true"
+        sweep.parse_value("2024", "str") == "2024"
+        and sweep.parse_value("[0,1]") == sweep.parse_value("0,1") == [0, 1]
+        and sweep.parse_value("true") == "true"
     )
 
 
 def test_settings_that_are_not_declared_go_through_overrides(tmp_path):
     open_ = read_notebook(notebook(tmp_path / "open.ipynb", parameters_cell(), CHECK))
-    made = planned(open_, ["lr=1e-4,2e-4", "seed=0"], [("overrides", "beta1=0, r1=1"), ("batch_size", "32")], tmp_path)
+    made = checked_cells(
+        open_, ["lr=1e-4,2e-4", "seed=0"], [("overrides", "beta1=0, r1=1"), ("batch_size", "32")], tmp_path
+    )
     assert [cell.name for cell in made] == ["lr=0.0001,seed=0", "lr=0.0002,seed=0"]
     assert made[1].parameters == dict(seed=0, overrides=dict(beta1="0", r1="1", batch_size=32, lr=2e-4))
-    assert sweep.check(open_, made[1].parameters)["config"] == Config(seed=0, beta1=0, r1=1, batch_size=32, lr=2e-4)
-    assert planned(open_, ["seed=0"], [("overrides", "r1=1")], tmp_path)[0].parameters == dict(seed=0, overrides="r1=1")
+    assert notebooks.check_parameters(open_, made[1].parameters)["config"] == Config(
+        seed=0, beta1=0, r1=1, batch_size=32, lr=2e-4
+    )
+    assert checked_cells(open_, ["seed=0"], [("overrides", "r1=1")], tmp_path)[0].parameters == dict(
+        seed=0, overrides="r1=1"
+    )
 
 
 def test_importing_it_takes_no_torch():
-    code = "import sys, aae_prior.plan; sys.exit(bool({'torch', 'matplotlib', 'papermill'} & set(sys.modules)))"
+    code = "import sys, aae_prior.cli; sys.exit(bool({'torch', 'matplotlib', 'papermill'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_command_is_installed_by_that_name():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-    assert scripts == {"aae-prior": "aae_prior.plan:main"}
+    assert scripts == {"aae-prior": "aae_prior.cli:main"}
 
 
 # ---- who is submitted when ----
@@ -191,13 +201,13 @@ def test_the_command_is_installed_by_that_name():
 class Played:
     "An engine without processes: job n of a cell ends, after some looks, as `script` (cell -> outcomes) says."
 
-    settle, script, looks, most = 0.0, {}, [], 0
+    grace, script, looks, most = 0.0, {}, [], 0
 
     def __init__(self, folder, resources):
         self.resources, self.left, self.submitted, Played.last = resources, {}, {}, self
 
-    def submit(self, works, busy):
-        assert len(works) + len(busy) <= self.resources.jobs, "more jobs at a time than asked for"
+    def submit(self, works, active):
+        assert len(works) + len(active) <= self.resources.jobs, "more jobs at a time than asked for"
         made = []
         for work in works:
             name = work.folder.name
@@ -247,11 +257,11 @@ def test_nothing_is_run_twice_and_nothing_is_forgotten(outcomes, jobs, retries, 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         folder = Path(folder)
         source = read_notebook(notebook(folder / "plain.ipynb", PARAMETERS, CHECK))
-        made = planned(source, [f"seed={','.join(map(str, range(len(outcomes))))}"], [], folder)
+        made = checked_cells(source, [f"seed={','.join(map(str, range(len(outcomes))))}"], [], folder)
         patch.setitem(sweep.ENGINES, "local", Played)
         Played.script, Played.looks = {cell.folder.name: o for cell, o in zip(made, outcomes)}, looks
         swept = Sweep(source, made, folder, "local", Resources(jobs), retries)
-        swept.run(lambda s: s.over or sweep.state_rows(s), every=0)
+        swept.run(lambda s: s.finished or report.state_rows(s), every=0)
         for cell, planned_ends in zip(made, outcomes):
             ends = planned_ends[: retries + 1]
             final = next((e for e in ends if e in ("done", "failed")), "lost")
@@ -267,8 +277,8 @@ def test_nothing_is_run_twice_and_nothing_is_forgotten(outcomes, jobs, retries, 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, OSError])
 def test_what_was_started_ends_with_a_sweep_that_is_ended_while_it_submits(tmp_path, plain, monkeypatch, end):
     class Ended(Played):
-        def submit(self, works, busy):
-            made = super().submit(works, busy)
+        def submit(self, works, active):
+            made = super().submit(works, active)
             if len(self.submitted) < 2:
                 return made
             if end is OSError:
@@ -284,7 +294,7 @@ def test_what_was_started_ends_with_a_sweep_that_is_ended_while_it_submits(tmp_p
     monkeypatch.setitem(sweep.ENGINES, "local", Ended)
     Played.script, Played.looks = {f"seed={i}": ["done"] for i in range(3)}, [9]
     source = read_notebook(plain)
-    swept = Sweep(source, planned(source, ["seed=0,1,2"], [], tmp_path), tmp_path, "local", Resources(3))
+    swept = Sweep(source, checked_cells(source, ["seed=0,1,2"], [], tmp_path), tmp_path, "local", Resources(3))
     before = signal.signal(end, signal.default_int_handler) if end is not OSError else None
     try:
         with pytest.raises(OSError if end is OSError else KeyboardInterrupt):
@@ -302,17 +312,17 @@ def test_a_queue_that_does_not_answer_changes_nothing(tmp_path, plain, monkeypat
     Played.script, Played.looks = {"seed=0": ["done"]}, [0]
     swept = Sweep(
         read_notebook(plain),
-        planned(read_notebook(plain), ["seed=0"], [], tmp_path),
+        checked_cells(read_notebook(plain), ["seed=0"], [], tmp_path),
         tmp_path,
         "local",
         Resources(1),
         0,
     )
-    swept.look(), swept.fill()
+    swept.refresh(), swept.submit_waiting()
     with monkeypatch.context() as patch:
         patch.setattr(swept.engine, "queue", lambda jobs: None)
-        assert swept.look() == {"seed=0": "running"} and not swept.answers
-    assert swept.look() == {"seed=0": "done"}
+        assert swept.refresh() == {"seed=0": "running"} and not swept.queue_answers
+    assert swept.refresh() == {"seed=0": "done"}
 
 
 def fake(folder, name, script):
@@ -329,13 +339,13 @@ def test_slurm_gets_one_array_with_its_limit_and_resources(tmp_path, plain, monk
     source = read_notebook(plain)
     swept = Sweep(
         source,
-        planned(source, ["seed=0,1,2"], [], tmp_path),
+        checked_cells(source, ["seed=0,1,2"], [], tmp_path),
         tmp_path / "s",
         "slurm",
         Resources(2, cpus=3, gpus=1, minutes=90, memory=1.5, slurm=(("partition", "long"),)),
     )
     fake(tmp_path, "squeue", "true")
-    swept.look(), swept.fill()
+    swept.refresh(), swept.submit_waiting()
     text = next((tmp_path / "s" / "jobs").glob("*submission.sh")).read_text(encoding="utf-8")
     for line in (
         "--array=0-2%2",
@@ -350,10 +360,14 @@ def test_slurm_gets_one_array_with_its_limit_and_resources(tmp_path, plain, monk
         assert f"#SBATCH {line}" in text
     assert "srun" in text and text.count("--cpus-per-task=3") == 2
     fake(tmp_path, "squeue", "printf '7_0 RUNNING\\n7_1 PENDING\\n8 RUNNING\\n7_2 COMPLETING\\n'")
-    assert list(swept.look().values()) == ["running", "queued", "running"]
-    swept.fill()  # nothing is waiting
+    assert list(swept.refresh().values()) == ["running", "queued", "running"]
+    swept.submit_waiting()  # nothing is waiting
     resumed = Sweep(source, swept.cells, tmp_path / "s", "slurm", Resources(2))
-    assert list(resumed.look().values()) == ["running", "queued", "running"]  # found in the queue, not submitted again
+    assert list(resumed.refresh().values()) == [
+        "running",
+        "queued",
+        "running",
+    ]  # found in the queue, not submitted again
     fake(tmp_path, "squeue", "exit 1")
     assert swept.engine.queue(list(swept.jobs.values())) is None
     fake(tmp_path, "sbatch", "echo 'sbatch: error: one' >&2; echo 'sbatch: error: no such partition' >&2; exit 1")
@@ -380,8 +394,8 @@ def test_local_jobs_get_cards_of_their_own(tmp_path, monkeypatch):
 def job(tmp_path, plain, monkeypatch):
     "A job, the calls of papermill it made, and the environment of a worker."
     source = read_notebook(plain)
-    (cell,) = cells(dict(seed=[0]), {}, tmp_path)
-    sweep.prepare(cell, source)
+    (cell,) = grid_cells(dict(seed=[0]), {}, tmp_path)
+    claim_folder(cell, source)
     calls = []
     monkeypatch.setattr(papermill, "execute_notebook", lambda *a, **k: calls.append(a))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -425,7 +439,7 @@ def test_a_job_says_how_it_ended(job, monkeypatch):
         return papermill.PapermillExecutionError(0, 1, "", name, "first\nlast", [])
 
     waits = []
-    monkeypatch.setattr(sweep.time, "sleep", waits.append)
+    monkeypatch.setattr(notebooks.time, "sleep", waits.append)
     for errors, state, said in [
         ([trouble("ValueError")], "failed", "ValueError: last"),
         ([DeadKernelError("x")], "interrupted", "its kernel died: killed, or out of memory"),
@@ -442,9 +456,9 @@ def test_a_job_says_how_it_ended(job, monkeypatch):
 
 
 def finished(folder, plain, monkeypatch, words, pairs=(), publish=False, **script):
-    "A sweep in which every cell has a row of results and is done, or ends as `script` (name of a cell's folder -> outcomes) has it."
+    "A sweep whose cells have a row of results and are done, or end as `script` (a cell's folder -> outcomes) has it."
     source = read_notebook(plain)
-    made = planned(source, words, list(pairs), folder)
+    made = checked_cells(source, words, list(pairs), folder)
     monkeypatch.setitem(sweep.ENGINES, "local", Played)
     Played.script, Played.looks = {cell.folder.name: script.get(cell.folder.name, ["done"]) for cell in made}, [0]
     swept = Sweep(source, made, folder, "local", Resources(9), publish=publish)
@@ -474,9 +488,9 @@ def finished(folder, plain, monkeypatch, words, pairs=(), publish=False, **scrip
 
 def test_the_summary_shows_means_over_seeds(tmp_path, plain, monkeypatch, capsys):
     swept = finished(tmp_path, plain, monkeypatch, ["model=ours,maae", "seed=1,2,6"])
-    command = sweep.sweep_command(swept.notebook, ["model=ours,maae", "seed=1,2,6"], [("steps", "5")], True)
+    command = sweep.repeating_command(swept.notebook, ["model=ours,maae", "seed=1,2,6"], [("steps", "5")], True)
     assert command == "aae-prior sweep plain.ipynb --grid model=ours,maae seed=1,2,6 -p steps 5 --publish"
-    assert sweep.conclude(swept, command) == 0
+    assert report.summarise(swept, command) == 0
     with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(r["model"], r["value"], r["spread"], r["seeds"], r["seed"], r["command"]) for r in rows] == [
@@ -486,13 +500,13 @@ def test_the_summary_shows_means_over_seeds(tmp_path, plain, monkeypatch, capsys
     page = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert command in page and "| digits | ours | diversity | 3 | 2.6 | 3 |" in page and page.count("| done |") == 6
     assert "6 of 6 cells are done" in capsys.readouterr().out
-    assert not any(get(cell.folder / "cell.json").get("published") for cell in swept.cells)
+    assert not any(read_json(cell.folder / "cell.json").get("published") for cell in swept.cells)
 
 
 @pytest.fixture
 def figures(tmp_path, monkeypatch):
     "The folder of published pictures and rows, with a row of seed 1 and a mean that is older than the column `seed`."
-    monkeypatch.setattr(files, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(sweep, "project_root", lambda: tmp_path)
     (tmp_path / "figures").mkdir()
     row = dict.fromkeys(HEADER, "") | dict(
         figure="8", dataset="digits", metric="diversity", preset="quick", value="0.1"
@@ -524,7 +538,7 @@ def test_a_cell_that_is_done_is_published_while_another_fails(tmp_path, plain, m
     swept = finished(
         tmp_path, plain, monkeypatch, ["seed=1,2,6"], [("model", "ours")], publish=True, **{"seed=2": ["failed"]}
     )
-    assert sweep.conclude(swept, "aae-prior") == 1
+    assert report.summarise(swept, "aae-prior") == 1
     assert published(figures) == [("maae", "0;1;2", "0.1"), ("ours", "1", "1"), ("ours", "6", "6")]
     assert {
         path.name: path.read_text(encoding="utf-8")
@@ -534,11 +548,11 @@ def test_a_cell_that_is_done_is_published_while_another_fails(tmp_path, plain, m
 
 
 def test_a_cell_is_published_as_soon_as_it_is_done_and_once(tmp_path, plain, monkeypatch, figures):
-    made = planned(read_notebook(plain), ["seed=1,2"], [("model", "ours")], tmp_path)
+    made = checked_cells(read_notebook(plain), ["seed=1,2"], [("model", "ours")], tmp_path)
     monkeypatch.setitem(sweep.ENGINES, "local", Played)
     swept = finished(tmp_path, plain, monkeypatch, ["seed=1,2"], [("model", "ours")])  # done without --publish
     (made[1].folder / "cell.json").write_text(
-        json.dumps(get(made[1].folder / "cell.json") | dict(state="waiting")), encoding="utf-8"
+        json.dumps(read_json(made[1].folder / "cell.json") | dict(state="waiting")), encoding="utf-8"
     )
     Played.script, Played.looks, seen = {"seed=2": ["done"]}, [5], []
     again = Sweep(swept.notebook, made, tmp_path, "local", Resources(1), publish=True)
@@ -552,7 +566,7 @@ def test_a_cell_is_published_as_soon_as_it_is_done_and_once(tmp_path, plain, mon
 
 def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
     swept = finished(tmp_path, plain, monkeypatch, ["steps=5,6", "seed=1,2"], [("model", "ours")])
-    sweep.conclude(swept, "aae-prior")
+    report.summarise(swept, "aae-prior")
     with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(r["steps"], r["value"], r["seeds"]) for r in rows] == [("5", "1.5", "2"), ("6", "1.5", "2")]
@@ -561,7 +575,7 @@ def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
 def test_columns_of_results_that_vary_are_shown(tmp_path, plain, monkeypatch, capsys):
     notebook(plain, PARAMETERS.replace("seed:", "epochs: float = None  # passes\nseed:"), CHECK)
     swept = finished(tmp_path, plain, monkeypatch, ["epochs=1,5", "preset=quick,cpu", "seed=1,2"], [("model", "ours")])
-    sweep.conclude(swept, "aae-prior")
+    report.summarise(swept, "aae-prior")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     at = lines.index(["epochs", "preset", "dataset", "model", "metric", "value", "spread", "seeds", "n"])
     assert [line[:3] for line in lines[at + 1 : at + 5]] == [
@@ -576,7 +590,7 @@ def test_the_table_is_drawn_over_itself_and_fits_the_terminal(tmp_path, plain, m
     monkeypatch.setenv("LINES", "6")
     swept = finished(tmp_path, plain, monkeypatch, ["seed=1,2,3,4,5,6"], [("model", "ours")])
     swept.states["seed=6"], swept.records["seed=6"]["error"] = "failed", "ValueError: " + "long " * 20
-    table = sweep.Screen()
+    table = report.Screen()
     table(swept), table(swept)
     first, second = capsys.readouterr().out.split("\x1b[4F\x1b[J")  # four lines up, and clear
     assert first == second and max(map(len, first.splitlines())) < 30
@@ -612,7 +626,7 @@ def test_samples_are_the_models_own(labelled, tmp_path, capsys):
 
 
 def test_an_interpolation_goes_straight_from_code_to_code(labelled):
-    drawn = sweep.sample(labelled, rows=3, labels=[3, 8], seed=1, interpolate=5)
+    drawn = samples.draw_samples(labelled, rows=3, labels=[3, 8], seed=1, interpolate=5)
     codes = drawn["codes"]
     assert drawn["images"].shape == (3, 5, 1, 32, 32)
     assert torch.allclose(codes[:, 2], (codes[:, 0] + codes[:, 4]) / 2, atol=1e-6)
@@ -624,10 +638,10 @@ def test_without_labels_every_image_has_its_own_noise(tmp_path):
     run = runs.fit(
         Config(preset="smoke", dataset="digits", condition="none", model="aae", steps=1), root=tmp_path, progress=False
     )
-    drawn = sweep.sample(run, rows=2, labels=sweep.label_numbers(run, ""))
+    drawn = samples.draw_samples(run, rows=2, labels=samples.label_numbers(run, ""))
     assert drawn["images"].shape[:2] == (2, 8) and len(torch.unique(drawn["z"].flatten(0, 1), dim=0)) == 16
     with pytest.raises(ValueError, match="labels = '3': the run has condition none"):
-        sweep.label_numbers(run, "3")
+        samples.label_numbers(run, "3")
 
 
 def test_samples_of_sentences_want_the_embeddings_of_the_training(tmp_path, monkeypatch):
@@ -638,12 +652,14 @@ def test_samples_of_sentences_want_the_embeddings_of_the_training(tmp_path, monk
     )
     for fingerprint in "ab":
         monkeypatch.setattr(
-            runs, "prepare", lambda config: SimpleNamespace(fingerprint=fingerprint, s_train=torch.arange(16)[:, None])
+            samples,
+            "prepare",
+            lambda config: SimpleNamespace(fingerprint=fingerprint, s_train=torch.arange(16)[:, None]),
         )
         if fingerprint == "a":
-            assert sweep.conditions(run, []).flatten().tolist() == list(range(0, 16, 2))
+            assert samples.sample_conditions(run, []).flatten().tolist() == list(range(0, 16, 2))
     with pytest.raises(ValueError, match="trained with other embeddings than are made here"):
-        sweep.conditions(run, [])
+        samples.sample_conditions(run, [])
 
 
 def test_sample_refuses_in_one_line(labelled, tmp_path, capsys):
@@ -683,13 +699,13 @@ def test_runs_are_listed_with_settings_state_and_newest_figures(tmp_path, capsys
 def clock(monkeypatch):
     "Time that passes when told so."
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now.seconds)
     return now
 
 
 @pytest.mark.parametrize("hours, least, most", [(1 / 60, 15, 25), (1, 50, 90), (24, 90, 140), (24 * 7, 100, 170)])
 def test_a_log_stays_short_however_long_the_training(clock, hours, least, most):
-    pace, lines = sweep.Pace(), 0
+    pace, lines = progress.Pace(), 0
     while clock.seconds < 1000 + 3600 * hours:
         lines += pace.due()
         clock.seconds += 1
@@ -701,13 +717,13 @@ def test_a_sweeps_log_shows_every_running_cell_and_stays_short(clock, monkeypatc
         return int(clock.seconds)
 
     monkeypatch.setattr(
-        sweep,
+        report,
         "state_rows",
         lambda _: [
             (f"seed={i}", "running", "1", "0:01", f"ours on digits: step {seconds() + i}/99999") for i in range(6)
         ],
     )
-    log = sweep.Log()
+    log = report.Log()
     while clock.seconds < 1000 + 4 * 3600:
         log(None)
         clock.seconds += 2
@@ -719,7 +735,7 @@ def test_a_sweeps_log_shows_every_running_cell_and_stays_short(clock, monkeypatc
 
 def test_a_running_cell_says_where_its_training_is(tmp_path, plain):
     cell = sweep.Cell("seed=0", tmp_path, {})
-    assert sweep.word_of(cell, plain) == ""
+    assert report.running_line(cell, plain) == ""
     at = dict(
         title="ours on digits: step",
         step=3,
@@ -732,14 +748,17 @@ def test_a_running_cell_says_where_its_training_is(tmp_path, plain):
     (tmp_path / "progress").write_text(
         json.dumps(at | dict(step=2)) + "\n" + json.dumps(at) + "\n" + '{"title": "ou', encoding="utf-8"
     )
-    assert sweep.word_of(cell, plain) == "ours on digits: step 3/60  79 images/s  00:24 left  epoch 0.14  L_rec 5.2"
+    assert (
+        report.running_line(cell, plain) == "ours on digits: step 3/60  79 images/s  00:24 left  epoch 0.14  L_rec 5.2"
+    )
 
 
 # As somebody types it, since it is the terminal that decides.
-RUN = "import sys; from aae_prior.plan import main; sys.exit(main(sys.argv[1:]))"
+RUN = "import sys; from aae_prior.cli import main; sys.exit(main(sys.argv[1:]))"
 SAYS = """import json, os, time
 for i in range(1, 41):
-    at = dict(title="ours on digits: step", step=i, steps=40, epoch="epoch 0.1", losses="L_rec 2", speed="79 images/s", left="00:01 left")
+    at = dict(title="ours on digits: step", step=i, steps=40, epoch="epoch 0.1")
+    at |= dict(losses="L_rec 2", speed="79 images/s", left="00:01 left")
     with open(os.environ["AAE_PRIOR_PROGRESS"], "a") as file: file.write(json.dumps(at) + "\\n")
     time.sleep(0.05)"""
 
@@ -829,7 +848,7 @@ def test_a_run_that_fails_says_why_in_one_line(tmp_path, capsys):
 
 
 def test_a_cell_publishes_its_rows_and_the_pictures_that_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("aae_prior.runs.project_root", lambda: tmp_path)
+    monkeypatch.setattr("aae_prior.sweep.project_root", lambda: tmp_path)
     (tmp_path / "figures").mkdir()
     cell = sweep.Cell("all", tmp_path / "cell", {})
     (cell.folder / "out").mkdir(parents=True)
@@ -839,7 +858,7 @@ def test_a_cell_publishes_its_rows_and_the_pictures_that_are_named(tmp_path, mon
     merge_rows(cell.folder / "out" / "results.csv", [row])
     for name in ("a_digits.png", "a_digits_other.png", "table.md"):
         (cell.folder / "out" / name).write_bytes(name.encode())
-    assert sorted(sweep.drawn(cell, "a")) == ["a_digits.png", "a_digits_other.png", "table.md"]
+    assert sorted(sweep.picture_names(cell, "a")) == ["a_digits.png", "a_digits_other.png", "table.md"]
     sweep.publish_cell(cell, ["a_digits.png"])
     assert sorted(path.name for path in (tmp_path / "figures").glob("[!.]*")) == ["a_digits.png", "results.csv"]
     [published] = read_rows(tmp_path / "figures" / "results.csv")

@@ -1,4 +1,4 @@
-"""Real sweeps: processes of this machine and a Slurm of one node, with kills, pre-emption, and a sweep that dies itself."""
+"""Real sweeps: processes of this machine and a Slurm of one node, with kills, pre-emption, and a sweep that dies."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def sweep(folder, *words, source=TRAINS, **how):
     command = [
         sys.executable,
         "-c",
-        "import sys; from aae_prior.sweep import main; sys.exit(main())",
+        "import sys; from aae_prior.cli import main; sys.exit(main())",
         "sweep",
         str(path),
         "--out",
@@ -95,7 +95,9 @@ def ended(process, seconds=1500):
 
 
 def assert_ran_once(folder, again):
-    "Every cell is done and started once, those of `again` twice; their runs went on from a checkpoint, and no run was trained twice."
+    """Every cell is done and started once, those of `again` twice.
+
+    Their runs went on from a checkpoint, and no run was trained twice."""
     cells = {p.name: record(folder, p.name) for p in (folder / "sweep" / "cells").iterdir()}
     assert len(cells) == 6 and {c["state"] for c in cells.values()} == {"done"}
     assert {name: len(c["starts"]) for name, c in cells.items()} == {name: 2 if name in again else 1 for name in cells}
@@ -204,7 +206,8 @@ def test_a_cell_that_fails_is_named_and_the_others_complete(tmp_path):
     process = sweep(tmp_path, "--grid", "batch_size=32,2000", "-p", "preset", "smoke", "--jobs", "3")
     out, err = process.communicate(timeout=1500)
     cell = tmp_path / "sweep" / "cells" / "batch_size=2000"
-    line = f"batch_size=2000 failed: SettingError: batch_size = 2000: larger than the 1437 training images; give at most that; notebook: {cell / 'trains.ipynb'}"
+    error = "SettingError: batch_size = 2000: larger than the 1437 training images; give at most that"
+    line = f"batch_size=2000 failed: {error}; notebook: {cell / 'trains.ipynb'}"
     assert process.returncode == 1 and err.splitlines() == [line] and "1 of 2 cells are done" in out
     assert line in (tmp_path / "sweep" / "summary.md").read_text(encoding="utf-8")
     assert "larger than the 1437" in (cell / "trains.ipynb").read_text(encoding="utf-8")
