@@ -23,15 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from .runs import read_record
-
 from .config import Config
-from .recipes import PRESETS
-from .refusals import refuse
 from .files import markdown_table, project_root, read_json, runs_root
 from .notebooks import check_parameters, read_notebook
+from .recipes import PRESETS
+from .refusals import refuse
 from .report import aligned_columns
 from .results import command, notebook_of, read_rows
+from .runs import read_record
 from .sweep import Cell, cell_folder
 
 # %% ../nbs/15_plan.ipynb #2517d7f9
@@ -156,7 +155,7 @@ def entry_parameters(entry: Entry, seed: int = 0) -> dict:
     return given | entry.parameters
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def notebook_settings(notebook: str, pairs: tuple) -> dict:
     """What `notebook` reads from parameters given as `pairs`: Config and extra values by name.
 

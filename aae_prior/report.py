@@ -13,14 +13,12 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from .progress import Pace, newest_line, progress_text
-from .files import read_csv
-from .runs import read_record
-
 from .config import Config
-from .files import markdown_table
+from .files import markdown_table, read_csv
 from .notebooks import last_line, last_printed_line
+from .progress import Pace, newest_line, progress_text
 from .results import HEADER, KEY, means, read_rows
+from .runs import read_record
 from .sweep import Cell, Sweep, varied_parameters
 
 # %% ../nbs/09d_report.ipynb #9e139207

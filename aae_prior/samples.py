@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from . import plots
-from .runs import as_trained, check_draws, prepare_data
-
-from .refusals import did_you_mean, refuse
-from .data import quantise
 from .batches import sample_noise
+from .data import quantise
+from .refusals import did_you_mean, refuse
+from .runs import as_trained, check_draws, prepare_data
 from .sampling import prior_codes
 
 # %% ../nbs/09c_samples.ipynb #49d04ae5

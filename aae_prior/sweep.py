@@ -23,11 +23,11 @@ from pathlib import Path
 import submitit
 
 from .config import SETTINGS
-from .parameters import BY_NAME_ONLY, read_overrides
-from .refusals import refuse
 from .files import project_root, read_json, write_json
 from .jobs import ENGINES, Job, Resources, signals_deferred
 from .notebooks import Notebook, check_parameters, last_line
+from .parameters import BY_NAME_ONLY, read_overrides
+from .refusals import refuse
 
 # %% ../nbs/09_sweep.ipynb #99a6d11f
 def parse_value(text, type_name="") -> object:

@@ -12,7 +12,7 @@ publish: bool = None  # also write figures/
 steps: int = None  # updates
 batch_size: int = None  # images per step
 eval_every: int = None  # steps between evaluations"""
-CHECK = "from aae_prior.config import notebook_parameters\nconfig = notebook_parameters(globals())"
+CHECK = "from aae_prior.parameters import notebook_parameters\nconfig = notebook_parameters(globals())"
 TRAINS = (
     PARAMETERS,
     CHECK,
