@@ -15,9 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-import filelock
-
-from .files import project_root, runs_root
+from .files import locked, project_root, runs_root
 from .jobs import ENGINES, Resources
 from .notebooks import Notebook, last_line, read_notebook
 from .sweep import Sweep, checked_cells, repeating_command
@@ -131,12 +129,8 @@ def run_sweep(notebook: Notebook, cells: list, folder: Path, a, command: str, pu
         raise ValueError("--slurm and --memory: only Slurm can honour them; leave them out, or give --cluster slurm")
     jobs = a.jobs or (len(cells) if a.cluster == "slurm" else max(1, (os.cpu_count() or 1) // a.cpus))
     resources = Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = filelock.FileLock(folder / "lock").acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(f"{folder}: another sweep works in this folder; wait for it, or give another --out") from None
-    with lock:
+    taken = f"{folder}: another sweep works in this folder; wait for it, or give another --out"
+    with locked(folder, taken, ValueError):
         sweep = Sweep(notebook, cells, folder, a.cluster, resources, a.retries, publish, pictures)
         from aae_prior.report import Log, Screen, summarise
 

@@ -653,7 +653,7 @@ def test_samples_of_sentences_want_the_embeddings_of_the_training(tmp_path, monk
     for fingerprint in "ab":
         monkeypatch.setattr(
             samples,
-            "prepare",
+            "prepare_data",
             lambda config: SimpleNamespace(fingerprint=fingerprint, s_train=torch.arange(16)[:, None]),
         )
         if fingerprint == "a":
