@@ -130,7 +130,7 @@ def run_sweep(notebook: Notebook, cells: list, folder: Path, a, command: str, pu
     jobs = a.jobs or (len(cells) if a.cluster == "slurm" else max(1, (os.cpu_count() or 1) // a.cpus))
     resources = Resources(jobs, a.cpus, a.gpus, a.minutes, a.memory, tuple(a.slurm))
     taken = f"{folder}: another sweep works in this folder; wait for it, or give another --out"
-    with locked(folder, taken, ValueError):
+    with locked(folder / "lock", taken, ValueError):
         sweep = Sweep(notebook, cells, folder, a.cluster, resources, a.retries, publish, pictures)
         from aae_prior.report import Log, Screen, summarise
 
@@ -324,12 +324,12 @@ def recompute_stats_arguments(parser):
 
 def recompute_stats_command(a) -> int:
     "Run `aae-prior recompute-stats`."
-    from aae_prior.pretrained import settle_folder
+    from aae_prior.pretrained import recompute_folder_stats
     from aae_prior.results import read_rows
     from aae_prior.samples import find_run
 
     rows = [row for path in a.results for row in read_rows(path)]
-    print(settle_folder(find_run(a.run, runs_root()), rows))
+    print(recompute_folder_stats(find_run(a.run, runs_root()), rows))
     return 0
 
 # %% ../nbs/16_cli.ipynb #ea4ebe9b

@@ -14,6 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+from .files import markdown_table
 from .machine import check_machine
 from .recipes import PRESETS, RECIPES, Times, recipe_name, tuned_values
 from .refusals import SettingError, check_names, refuse
@@ -472,14 +473,11 @@ def acts_text(f):
 
 def settings_table():
     "All fields of Config as a Markdown table."
-    rows = [
-        "| setting | type | default | allowed | meaning | acts with | provenance |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = [("setting", "type", "default", "allowed", "meaning", "acts with", "provenance")]
     for name, f in SETTINGS.items():
         about = f.metadata
         allowed = "true, false" if about["allowed"] is SWITCH else about["allowed"] or "any path"
         meaning = about["meaning"] + (about["unit"] and f" [{about['unit']}]")
-        row = (f"`{name}`", f.type.__name__, default_text(f), allowed, meaning, acts_text(f), about["provenance"])
-        rows.append(f"| {' | '.join(map(str, row))} |")
-    return "\n".join(rows)
+        kind, default = f.type.__name__, default_text(f)
+        rows.append((f"`{name}`", kind, default, allowed, meaning, acts_text(f), about["provenance"]))
+    return markdown_table(rows)

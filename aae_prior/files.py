@@ -14,8 +14,6 @@ import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock
-
 import aae_prior
 
 # %% ../nbs/08a_files.ipynb #b50091db
@@ -102,18 +100,22 @@ class Locked(RuntimeError):
 
 
 @contextmanager
-def locked(folder: Path, refusal: str, error=Locked):
-    "The `folder`, made if need be, for this process alone; `error` with the text `refusal` where another one has it."
-    lock = filelock.FileLock(Path(folder) / "lock")
+def locked(lock_file: Path, refusal: str = None, error=Locked):
+    """What the `lock_file` stands for, for this process alone; its folder is made if need be.
+
+    Where another one has it: `error` with the text `refusal`, or, without a text, wait for it."""
+    import filelock  # here, for it takes as long as all settings, which start the command line
+
+    folder, lock = Path(lock_file).parent, filelock.FileLock(lock_file)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if refusal is None else 0)
     except filelock.Timeout:
         raise error(refusal) from None
     except OSError as problem:
         raise CannotWrite(f"cannot write {folder}: {problem.strerror or problem}") from None
     try:
-        yield folder
+        yield
     finally:
         lock.release()
 

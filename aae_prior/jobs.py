@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import filelock
 import submitit
 
-from .files import read_json, write_json
+from .files import locked, read_json, write_json
 from .notebooks import last_line, run_notebook
 
 # %% ../nbs/09b_jobs.ipynb #40ce73c1
@@ -36,7 +35,7 @@ class Job:
     def __call__(self):
         os.environ["OMP_NUM_THREADS"] = str(self.cpus)  # the kernel inherits both
         os.environ["AAE_PRIOR_PROGRESS"] = str(self.folder / "progress")
-        with filelock.FileLock(self.folder / "lock"):
+        with locked(self.folder / "lock"):
             if read_json(self.folder / "cell.json")["state"] != "done":
                 self.run_cell()
 

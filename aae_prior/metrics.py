@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from .files import markdown_table
+
 # %% ../nbs/04_metrics.ipynb #5d0c7a12
 def tensor_from_array(array):
     """A copy of a numpy array of numbers as a tensor: any strides or byte order; unsigned integers wider than 8 bit
@@ -407,9 +409,8 @@ def score_table(rows):
                 if isinstance(s, NotComputed)
                 else str(s).replace(f"{s.metric} ", "", 1).replace(f", {s.extractor}", "")
             )
-    lines = [["model", *columns], ["---"] * (len(columns) + 1)]
-    lines += [[model, *(cells.get(model, "") for cells in columns.values())] for model in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [[model, *(cells.get(model, "") for cells in columns.values())] for model in rows]
+    return markdown_table([["model", *columns], *lines])
 
 # %% ../nbs/04_metrics.ipynb #9075828c
 def contingency_table(categories, labels):

@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from .files import markdown_table
 from .values import DATASETS
 
 # %% ../nbs/07c_recipes.ipynb #592357f9
@@ -123,11 +124,11 @@ def recipes_table():
             own[recipe_name(dataset)].append(dataset)
     for colour, recipe in OWN_DATA.items():
         own[recipe].append(f"one's own in {colour}")
-    rows = ["| data | condition | preset | settings | evidence |", "|---|---|---|---|---|"]
+    rows = [("data", "condition", "preset", "settings", "evidence")]
     for recipe, lines in RECIPES.items():
         data = ", ".join([recipe, *own[recipe]])
         for line in lines:
             values = ", ".join(f"`{name}` {value}" for name, value in line.values.items())
             condition, presets = line.condition or "all", ", ".join(line.presets) or "all"
-            rows.append(f"| {data} | {condition} | {presets} | {values} | {line.evidence} |")
-    return "\n".join(rows)
+            rows.append((data, condition, presets, values, line.evidence))
+    return markdown_table(rows)

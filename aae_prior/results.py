@@ -18,12 +18,11 @@ import shutil
 import statistics
 from pathlib import Path
 
-import filelock
 from IPython.display import Markdown, display
 
 from .config import Config
 from .data import Data
-from .files import project_root, write_atomic
+from .files import locked, markdown_table, project_root, write_atomic
 from .machine import cpu_model
 from .parameters import PARAMETERS
 from .plots import collapse_panel, filmstrip, loss_curves, save
@@ -205,7 +204,7 @@ def merge_rows(path, rows):
             key_of(row) not in new and len(seeds_of(row)) == 1 and training_of(row) == training[topic]
         )
 
-    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+    with locked(path.with_name(f".{path.name}.lock")):
         merged = [row for row in read_rows(path) if stays(row)] + list(new.values())
         writer = csv.DictWriter(text, HEADER, lineterminator="\n")
         writer.writeheader()
@@ -261,8 +260,8 @@ def word(value):
 def command(notebook, config, fixed=("condition",), extra={}):
     """The papermill command that repeats a notebook's run of `config` and its `extra` parameters.
 
-    It has what was given, without what the notebook fixes itself. Settings that are not among the `PARAMETERS` of most notebooks go by
-    `overrides`."""
+    It has what was given, without what the notebook fixes itself. Settings that are not among the `PARAMETERS` of
+    most notebooks go by `overrides`."""
     given = {name: value for name, value in config.given.items() if name not in (*fixed, "out_dir")}
     if config.run_dir:
         given["run_dir"] = Path(config.run_dir).name  # where it lies is this machine's business
@@ -349,8 +348,7 @@ def results_table(
     path, columns=("figure", "claim", "dataset", "model", "metric", "value", "spread", "seeds", "n", "preset", "paper")
 ):
     "The rows of a results file, over seeds, as a Markdown table of `columns`"
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(row[c] for c in columns) + " |" for row in means(read_rows(path))])
+    return markdown_table([columns, *([row[c] for c in columns] for row in means(read_rows(path)))])
 
 # %% ../nbs/10_results.ipynb #6bb8de0a
 def notebook_of(row):

@@ -130,7 +130,7 @@ class RunLocked(Locked):
 def run_lock(folder: Path):
     "The run folder, made if need be, for this process alone; RunLocked where another one has it."
     way_out = "wait for it, or train another one (another seed, say)"
-    return locked(folder, f"another process is training the run {folder}; {way_out}", RunLocked)
+    return locked(folder / "lock", f"another process is training the run {folder}; {way_out}", RunLocked)
 
 # %% ../nbs/08_runs.ipynb #086b1d75
 def rows_per_epoch(steps: int, per_epoch: int) -> Fraction:

@@ -193,7 +193,7 @@ fit(Config.from_dict(json.loads(sys.argv[1])), root=sys.argv[2], progress=False)
 def test_a_disk_that_really_refuses(tmp_path):
     straight = fit(PLAIN, root=tmp_path / "straight", progress=False)
     part = fit(PLAIN, root=tmp_path / "run", progress=False, until=5)
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"  # no file beyond 100 kB
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
     code, said = in_child(limit + CHILD, json.dumps(PLAIN.to_dict()), tmp_path / "run")
     assert code == 1 and "cannot write" in said and "File too large" in said and "last good checkpoint: step 5" in said
     assert load(part.dir).step == 5 and no_leftovers(part.dir)
