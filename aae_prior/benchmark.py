@@ -54,7 +54,10 @@ def timed(function):
 
 
 def interleaved(contestants, repeats, warm_up=1):
-    "name -> list of `repeats` `Call`s of each contestant (name -> function without arguments), turn by turn, after `warm_up` rounds"
+    """name -> list of `repeats` `Call`s of each contestant, turn by turn, after `warm_up` rounds
+
+    `contestants` maps a name to a function without arguments; one round is a call of each.
+    """
     rounds = [{name: timed(function) for name, function in contestants.items()} for _ in range(warm_up + repeats)]
     return {name: [calls[name] for calls in rounds[warm_up:]] for name in contestants}
 
@@ -65,7 +68,10 @@ def seconds(calls):
 
 # %% ../nbs/12_benchmark.ipynb #455561f0
 def had_the_machine(calls, threads):
-    "Processor time as a share of wall time on `threads` threads, over all contestants of `interleaved`: near 1 when nothing else ran"
+    """Processor time as a share of wall time on `threads` threads, over all contestants of `interleaved`
+
+    Near 1 when nothing else ran.
+    """
     every = [call for of_one in calls.values() for call in of_one]
     return sum(call.cpu for call in every) / sum(call.seconds for call in every) / threads
 
@@ -99,7 +105,10 @@ def as_tabulated(nets):
 
 # %% ../nbs/12_benchmark.ipynb #3b0d9bf5
 def plain_step(config, data, careful):
-    "A function without arguments: one step of `training.reference_step` of `config` on prepared `data`, everything in its plainest form"
+    """A function without arguments: one step of `training.reference_step` of `config` on prepared `data`
+
+    Everything is in its plainest form.
+    """
     session = Session(config, data, resolve_device(config.device))
     nets = as_tabulated(session.nets)
     opts = {
@@ -126,7 +135,10 @@ def stand_in(name):
 
 # %% ../nbs/12_benchmark.ipynb #436b059d
 def serve(kind, settings, name):
-    "Take a step for each line on standard input and print its `Call`; `kind` is ours, reference or careful, `settings` a dict, `name` a data set"
+    """Take a step for each line on standard input and print its `Call`
+
+    `kind` is ours, reference or careful, `settings` a dict, `name` a data set.
+    """
     config, data = Config(**settings), stand_in(name)
     if kind == "ours":
         keep_freed_memory()
@@ -136,7 +148,10 @@ def serve(kind, settings, name):
 
 
 class Apart:
-    "`serve(*spec)` in a Python process of its own with `environment` added; each call is one step. RuntimeError where it fails"
+    """`serve(*spec)` in a Python process of its own with `environment` added; each call is one step
+
+    RuntimeError where it fails.
+    """
 
     def __init__(self, *spec, **environment):
         code = "import json, sys, aae_prior.benchmark as b; b.serve(*json.loads(sys.argv[1]))"
@@ -190,7 +205,10 @@ def operations(config, data):
 
 # %% ../nbs/12_benchmark.ipynb #e70f0f9a
 def distinct_layers(nets, b):
-    "name -> (layer, its input) for every convolution and linear layer of a shape of its own, found while `nets` run on the batch `b`"
+    """name -> (layer, its input) for every convolution and linear layer of a shape of its own
+
+    They are found while `nets` run on the batch `b`.
+    """
     found, shapes, handles = {}, set(), []
 
     def look(name):
@@ -225,7 +243,10 @@ def rate(function, repeats=3):
 
 
 def large(edge, dtype, device):
-    "A square matrix product of `edge` and a 3x3 convolution on images of 32 x 32 of as many values, as functions without arguments"
+    """A square matrix product of `edge` and a 3x3 convolution, as functions without arguments
+
+    The convolution is on images of 32 x 32 of as many values.
+    """
     a = torch.ones(edge, edge, dtype=dtype, device=device)
     x = torch.ones(max(2, edge * edge // 2**17), 128, 32, 32, dtype=dtype, device=device).contiguous(
         memory_format=torch.channels_last
@@ -238,7 +259,10 @@ def large(edge, dtype, device):
 
 # %% ../nbs/12_benchmark.ipynb #1df34f24
 def machine_rates(config, data, precision, edge=2048, repeats=3):
-    "Operations a second, forward, of each distinct layer of `config` and of `large` ones in `precision`: (convolutions, products), name -> rate"
+    """Operations a second, forward, of each distinct layer: (convolutions, products), name -> rate
+
+    The layers are those of `config` and `large` ones, in `precision`.
+    """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     session = Session(config, data, resolve_device(config.device))
     b, rates = draw(session.data, config, 0), ({}, {})
@@ -251,7 +275,10 @@ def machine_rates(config, data, precision, edge=2048, repeats=3):
 
 # %% ../nbs/12_benchmark.ipynb #c985f540
 def time_split(config, data, steps):
-    "Share of the time of a training step on the CPU by part (sums to 1), over `steps` profiled steps after one that warms up"
+    """Share of the time of a training step on the CPU by part (sums to 1)
+
+    It is taken over `steps` profiled steps after one that warms up.
+    """
     session, watch, mean = Session(config, data, resolve_device(config.device)), Watch(), Mean()
 
     def labelled(i):
@@ -279,7 +306,10 @@ def time_split(config, data, steps):
 
 # %% ../nbs/12_benchmark.ipynb #3fb763d6
 def in_new_process(name, *values):
-    "The result of `aae_prior.benchmark.<name>(*values)` in a Python process of its own; plain values only. RuntimeError where it fails"
+    """The result of `aae_prior.benchmark.<name>(*values)` in a Python process of its own; plain values only
+
+    RuntimeError where it fails.
+    """
     code = f"import json, sys, aae_prior.benchmark as b; print(json.dumps(b.{name}(*json.loads(sys.argv[1]))))"
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(values)], capture_output=True, text=True, encoding="utf-8"
@@ -290,21 +320,29 @@ def in_new_process(name, *values):
 
 
 def peak_memory(settings):
-    "Most bytes that a run of the `settings` (dict) holds over its first two steps, with their evaluations and checkpoints"
+    """Most bytes that a run of the `settings` (dict) holds over its first two steps
+
+    Their evaluations and checkpoints count.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = fit(Config(**settings).replace(steps=2), root=folder, progress=False)
     return run.record["sittings"][-1]["peak_memory_bytes"]
 
 # %% ../nbs/12_benchmark.ipynb #b267262f
 COLUMNS = (
-    "dataset channels model width batch precision images_per_second slowest fastest ratio_to_reference ratio_to_careful ratio_to_pythae "
-    "pythae gflop_per_image gflops share_of_peak share_of_product_peak had_the_machine repeats threads device hardware torch command"
+    "dataset channels model width batch precision images_per_second slowest fastest ratio_to_reference "
+    "ratio_to_careful ratio_to_pythae "
+    "pythae gflop_per_image gflops share_of_peak share_of_product_peak had_the_machine repeats threads device hardware "
+    "torch command"
 ).split()
 IDENTITY = "dataset channels model width batch precision threads device hardware".split()
 
 
 def merge_benchmark(path, rows):
-    "Write `rows` (dicts by COLUMNS; what is missing stays empty) into the table `path`; a row of the same IDENTITY is replaced"
+    """Write `rows` (dicts by COLUMNS; what is missing stays empty) into the table `path`
+
+    A row of the same IDENTITY is replaced.
+    """
     rows = [{c: row.get(c, "") for c in COLUMNS} for row in [*read_csv(Path(path)), *rows]]
     write_csv(path, list({tuple(str(row[c]) for c in IDENTITY): row for row in rows}.values()))
 
@@ -343,7 +381,10 @@ def cost(ax, speeds, name):
 # %% ../nbs/12_benchmark.ipynb #6beb6abc
 @styled
 def benchmark_picture(speeds, costs, title=""):
-    "Figure: `speeds` (panel -> contestant -> images/s) as bars, and below them `costs` (setting -> value -> images/s) as curves"
+    """Figure: `speeds` as bars, and below them `costs` as curves
+
+    `speeds` maps panel -> contestant -> images/s, `costs` maps setting -> value -> images/s.
+    """
     fig = Picture(figsize=(11, 5.6), dpi=DPI, layout="constrained")
     fig.preview = (80, 16)
     rows = fig.subfigures(2, 1, hspace=0.06)

@@ -103,7 +103,10 @@ def border(here, point):
 
 
 def between(a0, a1, b0, b1):
-    "A coordinate that the ranges a0..a1 and b0..b1 share, if possible the middle of the shorter one; None if they share none."
+    """A coordinate that the ranges a0..a1 and b0..b1 share; None if they share none
+
+    If possible it is the middle of the shorter one.
+    """
     low, high = max(a0, b0), min(a1, b1)
     if low >= high:
         return None
@@ -144,8 +147,11 @@ def crosses(p, q, here):
 # %% ../nbs/11_diagrams.ipynb #3adc5caf
 @styled
 def arrow(self, start, end, label="", via=(), at=None, dashed=False):
-    """Draw an arrow from box `start` to box `end`, by way of the points `via`; `label` stands on its longest piece or, if given, at the point `at`.
-    ValueError where it passes through a third box."""
+    """Draw an arrow from box `start` to box `end`, by way of the points `via`
+
+    `label` stands on its longest piece or, if given, at the point `at`. ValueError where it passes through a third
+    box.
+    """
     points = route(self.boxes[start], self.boxes[end], via)
     for name, here in self.boxes.items():
         if name not in (start, end) and any(crosses(p, q, here) for p, q in zip(points, points[1:])):
@@ -195,7 +201,10 @@ def spatial(before, after):
 
 
 def describe(module, before, after):
-    "A few words for `module`, which turns shape `before` into `after`; a normalisation or activation starts with a plus sign."
+    """A few words for `module`, which turns shape `before` into `after`
+
+    A normalisation or activation starts with a plus sign.
+    """
     square = lambda: (
         f"{module.kernel_size[0]}×{module.kernel_size[1]}"
         + (f" stride {module.stride[0]}" if module.stride[0] > 1 else "")
@@ -269,7 +278,10 @@ class Recorder(TorchFunctionMode):
 
 # %% ../nbs/11_diagrams.ipynb #312a5235
 def layers(net, *inputs):
-    "List of `Layer` in the order of execution, from one run of `net` in eval mode on `inputs` (batch first); modes are restored."
+    """List of `Layer` in the order of execution
+
+    It comes from one run of `net` in eval mode on `inputs` (batch first); modes are restored.
+    """
     recorder, handles, modes = Recorder(), [], [(m, m.training) for m in net.modules()]
 
     def before(module, args):

@@ -17,13 +17,19 @@ def wide(x):
 
 # %% ../nbs/02_losses.ipynb #662ac0f6
 def loss_D(real, *fakes, kind="non_saturating"):
-    "Discriminator loss (Eqs. 4, 5), or hinge: logits (B,) of the real side and of each fake side to one number; undecided ln 2 a side, hinge 1"
+    """Discriminator loss (Eqs. 4, 5), or hinge: logits (B,) of the real side and of each fake side to one number
+
+    A discriminator that is undecided loses ln 2 a side, or 1 with hinge.
+    """
     side = (lambda l: nnf.relu(1 - wide(l)).mean()) if kind == "hinge" else (lambda l: nnf.softplus(-wide(l)).mean())
     return side(real) + sum(side(-fake) for fake in fakes)
 
 # %% ../nbs/02_losses.ipynb #71c7bd58
 def loss_G(fake, kind="non_saturating"):
-    "Generator loss on the logits (B,) of its fakes: -log D; log(1 - D) when `kind` is 'saturating'; minus the logit when it is 'hinge'"
+    """Generator loss on the logits (B,) of its fakes: -log D
+
+    log(1 - D) when `kind` is 'saturating', minus the logit when it is 'hinge'.
+    """
     fake = wide(fake)
     if kind == "hinge":
         return -fake.mean()

@@ -30,7 +30,10 @@ def scaled(channels, width):
 
 # %% ../nbs/01_networks.ipynb #8b4b0102
 def deep(layer, x, n):
-    "Whether the convolution `layer` of maps x, n pixels wide on its smaller side, is faster as a matrix product: many weights, few pixels"
+    """Whether the convolution `layer` of maps x, n pixels wide on its smaller side, is faster as a matrix product
+
+    It is where there are many weights for few pixels, and on a CPU.
+    """
     return layer.weight.numel() >= 2**15 * n**2 and x.device.type == "cpu"
 
 # %% ../nbs/01_networks.ipynb #d6bcc04c
@@ -93,7 +96,10 @@ class Conv(nn.Conv2d):
 
 
 class UpConv(nn.ConvTranspose2d):
-    "A transposed convolution (square kernel, exact multiples of the size) that is a matrix product where that is faster"
+    """A transposed convolution that is a matrix product where that is faster
+
+    Its kernel is square, its output an exact multiple of its input in size.
+    """
 
     shape = Conv.shape
 

@@ -71,7 +71,10 @@ def styled(draw):
 
 # %% ../nbs/05_plots.ipynb #e934f9d5
 class Picture(Figure):
-    "A matplotlib Figure outside pyplot's global state that notebooks show by themselves; `preview` is (dpi, colours) there, to keep them small."
+    """A matplotlib Figure outside pyplot's global state that notebooks show by themselves
+
+    `preview` is (dpi, colours) there, to keep them small.
+    """
 
     preview = (DPI, 256)
 
@@ -85,8 +88,10 @@ class Picture(Figure):
 
 # %% ../nbs/05_plots.ipynb #2e5d3abf
 def to_pixels(images):
-    """uint8 array (N, H, W, 3) of float `images` (N, C, H, W) in [-1, 1], C = 1 or 3; always the same mapping, so 0 is mid grey.
-    ValueError if the type, the shape or the range is another."""
+    """uint8 array (N, H, W, 3) of float `images` (N, C, H, W) in [-1, 1], C = 1 or 3
+
+    Always the same mapping, so 0 is mid grey. ValueError if the type, the shape or the range is another.
+    """
     x = torch.as_tensor(images).detach().cpu()
     if not x.is_floating_point():
         raise ValueError(f"images are {x.dtype}; expected floats in [-1, 1] (see data.normalise)")
@@ -102,7 +107,10 @@ LINE = 2  # screen pixels between neighbouring images
 
 
 def tile(images, rows, cols, scale=1):
-    "uint8 array (height, width, 3): the first `rows * cols` of `images` (N, C, H, W) in reading order, white lines between them."
+    """uint8 array (height, width, 3): the first `rows * cols` of `images` (N, C, H, W) in one picture
+
+    They stand in reading order, with white lines between them.
+    """
     if len(images) < rows * cols:
         raise ValueError(f"a grid of {rows} x {cols} needs {rows * cols} images; got {len(images)}")
     x = to_pixels(images[: rows * cols]).repeat(scale, axis=1).repeat(scale, axis=2)
@@ -164,7 +172,10 @@ class Panel:
 
 # %% ../nbs/05_plots.ipynb #e99cf3dd
 def draw_panel(fig, panel, x, y):
-    "Put `panel` into `fig` with the upper left corner of its grid at screen pixel (x, y), counted from the upper left corner of the figure."
+    """Put `panel` into `fig` with the upper left corner of its grid at screen pixel (x, y)
+
+    Pixels are counted from the upper left corner of the figure.
+    """
     W, H = fig.get_size_inches() * DPI
     h, w, _ = panel.pixels.shape
     ax = fig.add_axes([x / W, 1 - (y + h) / H, w / W, h / H])
@@ -213,7 +224,10 @@ def arrange(panels, across, title=""):
 
 # %% ../nbs/05_plots.ipynb #660306a6
 def grid_scale(cols, width, across=1):
-    "Largest whole enlargement (1 to 4) at which `across` grids of `cols` images of `width` pixels fit into 1,500 screen pixels."
+    """Largest whole enlargement (1 to 4) at which `across` grids fit into 1,500 screen pixels
+
+    Each has `cols` columns of images of `width` pixels.
+    """
     return max([s for s in (1, 2, 3, 4) if across * (cols * (width * s + LINE) + SPACE) <= 1500], default=1)
 
 # %% ../nbs/05_plots.ipynb #dc2619d2
@@ -240,8 +254,11 @@ def checked_names(names, count, what):
 
 # %% ../nbs/05_plots.ipynb #682439ec
 def style_grid(images, col_labels=None, row_labels=None, title=""):
-    """Figure of float `images` (rows, columns, C, H, W) in [-1, 1]: columns are labels with their names above, rows share their noise
-    (Figs. 8 and 11). ValueError for another shape or range, or a number of names that does not fit."""
+    """Figure of float `images` (rows, columns, C, H, W) in [-1, 1], as in Figs. 8 and 11
+
+    Columns are labels with their names above, rows share their noise. ValueError for another shape or range, or a
+    number of names that does not fit.
+    """
     rows, cols, flat = table(images)
     pixels = tile(flat, rows, cols, grid_scale(cols, flat.shape[-1]))
     return arrange(
@@ -250,8 +267,11 @@ def style_grid(images, col_labels=None, row_labels=None, title=""):
 
 # %% ../nbs/05_plots.ipynb #e83ff30f
 def side_by_side(panels, col_labels=None, across=2, title=""):
-    """Figure of several grids with captions (a), (b), ... `panels` maps a caption to float images (rows, columns, C, H, W) in [-1, 1];
-    `col_labels` stand above every grid; `across` grids to a row. ValueError for another shape or range."""
+    """Figure of several grids with captions (a), (b), ...
+
+    `panels` maps a caption to float images (rows, columns, C, H, W) in [-1, 1]; `col_labels` stand above every grid;
+    `across` grids to a row. ValueError for another shape or range.
+    """
     if not panels:
         raise ValueError("no panels; expected a dict of caption -> images")
     grids = {name: table(images) for name, images in panels.items()}
@@ -265,8 +285,11 @@ def side_by_side(panels, col_labels=None, across=2, title=""):
 
 # %% ../nbs/05_plots.ipynb #f193f9b9
 def filmstrip(frames, cols=4, title=""):
-    """Figure of one small grid an evaluation, side by side. `frames` maps a step (or any caption) to float images (N, C, H, W) in
-    [-1, 1] made from the same noise; each grid has `cols` columns and as many full rows as N allows. At most ten frames, evenly chosen."""
+    """Figure of one small grid an evaluation, side by side
+
+    `frames` maps a step (or any caption) to float images (N, C, H, W) in [-1, 1] made from the same noise; each grid
+    has `cols` columns and as many full rows as N allows. At most ten frames, evenly chosen.
+    """
     if not frames:
         raise ValueError("no frames; expected a dict of step -> images")
     chosen = sorted(set(np.linspace(0, len(frames) - 1, min(10, len(frames))).round().astype(int)))
@@ -302,7 +325,10 @@ FAMILIES = {
 
 
 def as_frame(history):
-    "`history` (list of dicts or DataFrame) as a DataFrame sorted by `step`. ValueError without rows or without that column."
+    """`history` (list of dicts or DataFrame) as a DataFrame sorted by `step`
+
+    ValueError without rows or without that column.
+    """
     frame = pd.DataFrame(history)
     if "step" not in frame or not len(frame):
         raise ValueError("the history has no rows or no 'step' column; expected a list of dicts or a DataFrame")
@@ -310,8 +336,10 @@ def as_frame(history):
 
 
 def smooth(values):
-    """Moving average of the moving median of `values`, each over about a twentieth of them: a single spike leaves no trace.
-    The window is cut at both ends."""
+    """Moving average of the moving median of `values`, each over about a twentieth of them
+
+    A single spike leaves no trace. The window is cut at both ends.
+    """
     window = {"window": 2 * (len(values) // 40) + 1, "center": True, "min_periods": 1}
     return pd.Series(values, dtype=float).rolling(**window).median().rolling(**window).mean().to_numpy()
 
@@ -352,7 +380,10 @@ def value_range(averages):
 
 # %% ../nbs/05_plots.ipynb #e7c2a821
 def end_labels(ax, ends):
-    "Write each name of `ends`, a list of (name, height, colour), at the right edge of `ax` at that height, none over another."
+    """Write each name of `ends` at the right edge of `ax`, none over another
+
+    `ends` is a list of (name, height, colour).
+    """
     bottom, top = ax.get_ylim()
     gap = (
         1.25 * SMALL / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1])
@@ -382,7 +413,10 @@ def step_axis(ax, bounds):
 
 # %% ../nbs/05_plots.ipynb #7bf73c50
 def draw_curves(ax, found, bounds, colours):
-    "Lines of `found` (see `curves`) within the vertical `bounds`: raw values pale, smoothed ones strong, names at the right end."
+    """Lines of `found` (see `curves`) within the vertical `bounds`
+
+    Raw values are pale, smoothed ones strong; names stand at the right end.
+    """
     for name, (x, raw, average) in found.items():
         ax.plot(x, raw, color=colours[name], alpha=0.25, lw=0.8)
         ax.plot(x, average, color=colours[name])
@@ -400,9 +434,11 @@ def small_panels(rows, cols, height=1.75, width=2.6):
 # %% ../nbs/05_plots.ipynb #59db05d9
 @styled
 def loss_curves(history, title=""):
-    """Figure with one small panel a family of losses and accuracies (those the history has). `history` is a list of dicts or a DataFrame
-    with a `step` column, or a dict model -> such a history: then a row of panels a model, each family on one vertical range.
-    ValueError where nothing can be drawn."""
+    """Figure with one small panel a family of losses and accuracies (those the history has)
+
+    `history` is a list of dicts or a DataFrame with a `step` column, or a dict model -> such a history: then a row
+    of panels a model, each family on one vertical range. ValueError where nothing can be drawn.
+    """
     runs = {k: as_frame(h) for k, h in (history if isinstance(history, dict) else {"": history}).items()}
     found = {family: [curves(frame, columns) for frame in runs.values()] for family, columns in FAMILIES.items()}
     found = {family: per_run for family, per_run in found.items() if any(per_run)}
@@ -426,8 +462,11 @@ def loss_curves(history, title=""):
 # %% ../nbs/05_plots.ipynb #335c418a
 @styled
 def collapse_panel(history, healthy, title=""):
-    """Figure with one small panel an indicator of collapse. `healthy` maps a column of `history` (list of dicts or DataFrame with `step`) to
-    its healthy range (low, high), drawn as a band; steps outside it are marked. ValueError for a column that the history lacks."""
+    """Figure with one small panel an indicator of collapse
+
+    `healthy` maps a column of `history` (list of dicts or DataFrame with `step`) to its healthy range (low, high),
+    drawn as a band; steps outside it are marked. ValueError for a column that the history lacks.
+    """
     frame = as_frame(history)
     missing = [name for name in healthy if not curves(frame, [name])]
     if missing:
@@ -464,8 +503,11 @@ def checked_sweep(rows, value):
 # %% ../nbs/05_plots.ipynb #ff1bc9b2
 @styled
 def dimension_curve(rows, value, label="", real=None, title=""):
-    """Figure of `value` against code size. `rows` (list of dicts or DataFrame) has the columns `model`, `code_dim` and `value`, a row a seed;
-    `label` names the vertical axis, `real` is the same quantity for real images (dotted line). Logarithmic in the code size."""
+    """Figure of `value` against code size, logarithmic in the code size
+
+    `rows` (list of dicts or DataFrame) has the columns `model`, `code_dim` and `value`, a row a seed; `label` names
+    the vertical axis, `real` is the same quantity for real images (dotted line).
+    """
     frame = checked_sweep(rows, value)
     fig, [[ax]] = small_panels(1, 1, 3.2, 5)
     ends = []
@@ -491,7 +533,10 @@ def dimension_curve(rows, value, label="", real=None, title=""):
 
 # %% ../nbs/05_plots.ipynb #e72c9e41
 def within_reach(values):
-    "(values (n,) pulled in to three interquartile ranges beside the quartiles, which of them were there already (n,)): one outlier must not flatten the rest"
+    """(values (n,) pulled in to three interquartile ranges beside the quartiles, which of them were there already (n,))
+
+    So one outlier does not flatten the rest.
+    """
     low, high = np.quantile(values, (0.25, 0.75))
     near = np.clip(values, low - 3 * (high - low), high + 3 * (high - low)) if high > low else values
     return near, near == values
@@ -499,8 +544,11 @@ def within_reach(values):
 # %% ../nbs/05_plots.ipynb #e32c5eaa
 @styled
 def comparison(table, title=""):
-    """Figure with one panel a column of the DataFrame `table` and one dot a row, which its index names; a vertical line marks the first row,
-    what the others are compared with. Far outliers stand at the edge as triangles, with their number. ValueError without numbers."""
+    """Figure with one panel a column of the DataFrame `table` and one dot a row, which its index names
+
+    A vertical line marks the first row, what the others are compared with. Far outliers stand at the edge as
+    triangles, with their number. ValueError without numbers.
+    """
     if table.empty or not np.isfinite(table.to_numpy(float)).all():
         raise ValueError("a comparison needs a table of finite numbers, a row for each thing compared")
     fig = Picture(figsize=(1.9 * table.shape[1] + 1.6, 0.21 * len(table) + 0.9), dpi=DPI, layout="constrained")
@@ -533,14 +581,18 @@ def comparison(table, title=""):
 
 # %% ../nbs/05_plots.ipynb #aed9984d
 def checked_codes(codes, network):
-    "`codes` (n, d) as a float array. ValueError, naming the `network` they come from, for another shape or values that are not finite."
+    """`codes` (n, d) as a float array
+
+    ValueError, naming the `network` they come from, for another shape or values that are not finite.
+    """
     codes = torch.as_tensor(codes).detach().cpu().float().numpy()
     if codes.ndim != 2 or len(codes) < 4:
         raise ValueError(f"codes of {network} have shape {codes.shape}; expected (n, code size) with n of at least 4")
     bad = int((~np.isfinite(codes).all(1)).sum())
     if bad:
         raise ValueError(
-            f"{bad} of {len(codes)} codes of {network} are not finite: its training diverged; draw from an earlier checkpoint"
+            f"{bad} of {len(codes)} codes of {network} are not finite: its training diverged; draw from an earlier "
+            f"checkpoint"
         )
     return codes
 
@@ -621,7 +673,10 @@ def square_panels(count, names, title=""):
 
 # %% ../nbs/05_plots.ipynb #d69a16b8
 def checked_labels(labels, codes, names):
-    "`labels` as an integer array and `names` as strings (0, 1, ... if None). ValueError where they do not fit the `codes` or each other."
+    """`labels` as an integer array and `names` as strings (0, 1, ... if None)
+
+    ValueError where they do not fit the `codes` or each other.
+    """
     labels = torch.as_tensor(labels).cpu().numpy().astype(int)
     names = tuple(map(str, range(labels.max() + 1) if names is None else names))
     if len(labels) != len(codes):
@@ -633,8 +688,11 @@ def checked_labels(labels, codes, names):
 # %% ../nbs/05_plots.ipynb #e3226aa2
 @styled
 def latent_scatter(codes, labels, class_names=None, max_points=2000, seed=0, network="CG", title=""):
-    """Figure: t-SNE of `codes` (n, d) of one `network`, coloured by `labels` (n,) (Fig. 9). At most `max_points`, drawn with `seed`.
-    ValueError for codes that are not finite or labels that do not fit."""
+    """Figure: t-SNE of `codes` (n, d) of one `network`, coloured by `labels` (n,) (Fig. 9)
+
+    At most `max_points` are drawn, chosen with `seed`. ValueError for codes that are not finite or labels that do
+    not fit.
+    """
     codes = checked_codes(codes, network)
     labels, names = checked_labels(labels, codes, class_names)
     kept = sample(len(codes), max_points, seed)
@@ -647,8 +705,11 @@ def latent_scatter(codes, labels, class_names=None, max_points=2000, seed=0, net
 def joint_scatter(
     codes_a, codes_b, labels_a, labels_b, class_names=None, networks=("enc", "CG"), max_points=1000, seed=0, title=""
 ):
-    """Figure: one t-SNE of the codes (n, d) of two `networks` in three panels with the same axes: each by label, then both by network
-    (Fig. 12). At most `max_points` of each, drawn with `seed`. ValueError for codes that are not finite or labels that do not fit."""
+    """Figure: one t-SNE of the codes (n, d) of two `networks` (Fig. 12)
+
+    Three panels with the same axes: each network by label, then both by network. At most `max_points` of each, drawn
+    with `seed`. ValueError for codes that are not finite or labels that do not fit.
+    """
     a, b = (checked_codes(c, network) for c, network in zip((codes_a, codes_b), networks))
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"codes of {networks[0]} have {a.shape[1]} dimensions, those of {networks[1]} {b.shape[1]}")
