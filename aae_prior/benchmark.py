@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +131,10 @@ def stand_in(name):
     if at_hand(name):
         return load(name).labelled()
     channels, digits = 1 if "mnist" in name else 3, load("digits").labelled()
-    more = lambda x: x.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def more(x):
+        return x.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
+
     return replace(digits, name=f"digits for {name}", x_train=more(digits.x_train), x_test=more(digits.x_test))
 
 # %% ../nbs/12_benchmark.ipynb #436b059d
@@ -268,7 +272,7 @@ def machine_rates(config, data, precision, edge=2048, repeats=3):
     b, rates = draw(session.data, config, 0), ({}, {})
     for name, (layer, x) in distinct_layers(session.nets, b).items():
         layer, x = copy.deepcopy(layer).to(dtype), x.to(dtype)
-        rates[isinstance(layer, nn.Linear) or x.ndim == 2][name] = rate(lambda: layer(x), repeats)
+        rates[isinstance(layer, nn.Linear) or x.ndim == 2][name] = rate(partial(layer, x), repeats)
     for name, function in large(edge, dtype, b.x.device).items():
         rates[name.startswith("matrix")][name] = rate(function, repeats)
     return rates

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'BIG', 'MEDIUM', 'CALLS', 'tint', 'look', 'Diagram', 'box', 'border', 'between', 'route', 'rounded',
-           'crosses', 'arrow', 'group', 'spatial', 'describe', 'Layer', 'Recorder', 'layers']
+           'crosses', 'arrow', 'group', 'spatial', 'square', 'describe', 'Layer', 'Recorder', 'layers']
 
 # %% ../nbs/11_diagrams.ipynb #b7061904
 from dataclasses import dataclass
@@ -200,20 +200,22 @@ def spatial(before, after):
     return f" ↓{before[-1] // after[-1]}" if before[-1] > after[-1] else f" ↑{after[-1] // before[-1]}"
 
 
+def square(conv):
+    "The kernel of a convolution and its stride, where it is not 1"
+    height, width = conv.kernel_size
+    return f"{height}×{width}" + (f" stride {conv.stride[0]}" if conv.stride[0] > 1 else "")
+
+
 def describe(module, before, after):
     """A few words for `module`, which turns shape `before` into `after`
 
     A normalisation or activation starts with a plus sign.
     """
-    square = lambda: (
-        f"{module.kernel_size[0]}×{module.kernel_size[1]}"
-        + (f" stride {module.stride[0]}" if module.stride[0] > 1 else "")
-    )
     match module:
         case torch.nn.ConvTranspose2d():
-            return f"up-conv {square()}"
+            return f"up-conv {square(module)}"
         case torch.nn.Conv2d():
-            return f"conv {square()}"
+            return f"conv {square(module)}"
         case torch.nn.Linear():
             return "FC"
         case torch.nn.BatchNorm1d() | torch.nn.BatchNorm2d():

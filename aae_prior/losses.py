@@ -7,6 +7,7 @@ __all__ = ['wide', 'loss_D', 'loss_G', 'accuracy_D', 'loss_rec', 'loss_MI', 'ent
 
 # %% ../nbs/02_losses.ipynb #dde00002
 import math
+
 import torch
 from torch.nn import functional as nnf
 
@@ -21,7 +22,10 @@ def loss_D(real, *fakes, kind="non_saturating"):
 
     A discriminator that is undecided loses ln 2 a side, or 1 with hinge.
     """
-    side = (lambda l: nnf.relu(1 - wide(l)).mean()) if kind == "hinge" else (lambda l: nnf.softplus(-wide(l)).mean())
+
+    def side(logits):
+        return nnf.relu(1 - wide(logits)).mean() if kind == "hinge" else nnf.softplus(-wide(logits)).mean()
+
     return side(real) + sum(side(-fake) for fake in fakes)
 
 # %% ../nbs/02_losses.ipynb #71c7bd58

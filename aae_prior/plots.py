@@ -12,7 +12,9 @@ __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 
            'square_panels', 'checked_labels', 'latent_scatter', 'joint_scatter']
 
 # %% ../nbs/05_plots.ipynb #81d9c4db
-import functools, io, math
+import functools
+import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
