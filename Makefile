@@ -17,7 +17,7 @@ help:
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
 	@echo "make readme    README.md from nbs/index.ipynb"
-	@echo "make check     notebooks clean, package and README in step with them"
+	@echo "make check     style by ruff, notebooks clean, package and README in step with them"
 	@echo "make clean     remove the environment and what builds leave behind (out/ stays)"
 
 # ---- environment: installed again only when pyproject.toml changes ----
@@ -45,7 +45,8 @@ $(VENV)/installed-bench: pyproject.toml
 fig8: $(VENV)/installed
 	@$(call run_notebook,$(wildcard nbs/$@_*.ipynb))
 
-# Everything that nbs/plan.toml lists, published, or a part of it: `make paper DATASET=mnist FIGURE=8`; what is done is not done again.
+# Everything that nbs/plan.toml lists, published, or a part of it: `make paper DATASET=mnist FIGURE=8`.
+# What is done is not done again.
 PART := $(foreach name,FIGURE DATASET PRESET SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 PART += $(if $(filter-out 0,$(PLAN)),--plan) $(if $(filter-out 0,$(MISSING)),--missing)
 
@@ -73,12 +74,14 @@ test: $(VENV)/installed-dev
 test-all: test
 	$(BIN)/pytest -m slow
 
-# ---- notebooks, package and README in step ----
+# ---- style; notebooks, package and README in step ----
 
 readme: $(VENV)/installed-dev
 	$(BIN)/python tools/readme.py
 
 check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/readme.py

@@ -20,7 +20,9 @@ TRAINS = (
 from aae_prior.runs import fit
 run = fit(config)
 results = Results("trains", config, figure="8")
-for metric in ("diversity", "L_rec"): results.row(config.model, metric, (run.history[-1] | run.evaluations[-1])[metric], n=80, **about(run))
+measured = run.history[-1] | run.evaluations[-1]
+for metric in ("diversity", "L_rec"):
+    results.row(config.model, metric, measured[metric], n=80, **about(run))
 results.write()""",
 )
 

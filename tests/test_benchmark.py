@@ -15,9 +15,6 @@ from aae_prior.config import Config
 from aae_prior.runs import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
-REQUIRED = "dataset,width,batch,precision,images_per_second,ratio_to_reference,ratio_to_careful,ratio_to_pythae,gflop_per_image,share_of_peak".split(
-    ","
-)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +141,7 @@ def test_rows_of_other_machines_stay(tmp_path):
         ("there", "fp32", "2"),
         ("here", "bf16", "not measured: no units"),
     ]
-    assert list(rows[0]) == benchmark.COLUMNS and set(REQUIRED) <= set(benchmark.COLUMNS)
+    assert list(rows[0]) == benchmark.COLUMNS
 
 
 def test_a_failing_process_is_named_in_one_line():

@@ -1,4 +1,7 @@
-"""The paper notebooks as a user runs them: papermill, the smoke preset, any working directory, and parameters that cannot be honoured."""
+"""The paper notebooks as a user runs them.
+
+With papermill and the smoke preset, from any working directory, and with parameters that cannot be honoured.
+"""
 
 import csv
 import functools
@@ -62,7 +65,10 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def real_in_the_place_of_the_authors(shared):
-    "A folder as the authors' repository has it, but the images are real: digits, a column for each label, with two black pixels around each"
+    """A folder as the authors' repository has it, but the images are real digits
+
+    A column for each label, with two black pixels around each image.
+    """
     from aae_prior.data import load
     from aae_prior.plots import to_pixels
 
@@ -81,7 +87,10 @@ def real_in_the_place_of_the_authors(shared):
 
 @pytest.fixture(scope="session")
 def smoke(shared, real_in_the_place_of_the_authors):
-    "Function of a notebook's name: run it once with the smoke preset, without a new process for papermill; (outputs, pictures, warnings of papermill)"
+    """Function of a notebook's name: run it once with the smoke preset; (outputs, pictures, warnings of papermill)
+
+    Papermill runs in this process, which saves its start.
+    """
 
     @functools.cache
     def run(notebook):
@@ -322,6 +331,5 @@ def test_what_cannot_be_honoured_is_refused_in_one_line(case, tmp_path):
     )
     run = papermill("fig8_supervised", tmp_path, name, value(tmp_path) if callable(value) else value, **offline)
     assert run.returncode != 0
-    said = [l for l in run.stderr.splitlines() if line in l]
-    assert said, run.stderr[-1500:]
+    assert any(line in said for said in run.stderr.splitlines()), run.stderr[-1500:]
     assert not (tmp_path / "pictures").exists() and not list(tmp_path.glob("runs/*label*"))

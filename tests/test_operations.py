@@ -1,21 +1,24 @@
-"""How many operations a step costs, counted while it runs, against the least that Algorithm 1 needs, added up from the shapes of the layers.
+"""How many operations a step costs, counted while it runs, against the least that Algorithm 1 needs.
 
-A layer does `macs` multiply-adds an image, two operations each, three times: forward, for the gradient of its weights, for the gradient of its
-input. What the update of a step needs, with labels (`ours`, `label_to = Q`, x_rec as a fake, dec trained in both phases):
+The least is added up from the shapes of the layers. A layer does `macs` multiply-adds an image, two operations each,
+three times: forward, for the gradient of its weights, for the gradient of its input. What the update of a step needs,
+with labels (`ours`, `label_to = Q`, x_rec as a fake, dec trained in both phases):
 
 * enc: forward in both phases, since it moves in between; all weight gradients once.
-* dec: x_rec in the AAE phase, x_noise and x_rec in the prior phase; all weight gradients each time, and the code's gradient where it goes on to
-  enc (AAE phase) or to CG (x_noise).
+* dec: x_rec in the AAE phase, x_noise and x_rec in the prior phase; all weight gradients each time, and the code's
+  gradient where it goes on to enc (AAE phase) or to CG (x_noise).
 * CG: forward in both phases, its gradients in the prior phase.
-* D_C: forward on z_c and z_x with weight gradients; for the encoder the gradient of z_x, through the D_C that has moved (`alternating`) or
-  (`simultaneous`) with the values already there.
-* D_I: D_I(x) once for both phases; the features of x_rec and the gradient of x_rec for L_rec; forward on both fakes with weight gradients; for dec
-  and CG the gradients of the fakes, through the D_I that has moved (`alternating`) or with the values already there. Q reads x and x_noise only.
+* D_C: forward on z_c and z_x with weight gradients; for the encoder the gradient of z_x, through the D_C that has
+  moved (`alternating`) or (`simultaneous`) with the values already there.
+* D_I: D_I(x) once for both phases; the features of x_rec and the gradient of x_rec for L_rec; forward on both fakes
+  with weight gradients; for dec and CG the gradients of the fakes, through the D_I that has moved (`alternating`) or
+  with the values already there. Q reads x and x_noise only.
 
 Where a network's input needs no gradient (images, noise, codes of the other network), its first layers compute none.
 
-`simultaneous` with the `saturating` loss shares a little more. The generators' loss is then minus what the discriminators lose on the fakes, so one
-pass backward serves both, except through x_noise: there Q's loss has the same sign for both sides, and the sum and the difference take two passes.
+`simultaneous` with the `saturating` loss shares a little more. The generators' loss is then minus what the
+discriminators lose on the fakes, so one pass backward serves both, except through x_noise: there Q's loss has the
+same sign for both sides, and the sum and the difference take two passes.
 """
 
 import pytest

@@ -48,16 +48,6 @@ def source(cell):
     return "".join(cell["source"])
 
 
-def directives(cell):
-    "First words of the cell's `#|` lines."
-    return {line[2:].split()[0] for line in source(cell).splitlines() if re.match(r"#\|\s*\w", line)}
-
-
-def code_of(cell):
-    "The cell's Python: without directives and magics."
-    return "\n".join(line for line in source(cell).splitlines() if not re.match(r"\s*(#\||%|!)", line)).strip()
-
-
 def exported_module(notebook):
     "The module that a library notebook writes, None for the others."
     found = [
@@ -101,7 +91,7 @@ def test_notebook_is_valid_and_small(notebook):
 @each_notebook
 def test_kernel_is_python3(notebook):
     kernel = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]
-    assert (kernel["name"], kernel["display_name"], kernel["language"]) == ("python3", "python3", "python")
+    assert (kernel["name"], kernel["language"]) == ("python3", "python"), "papermill starts it by this name"
 
 
 @each_notebook
@@ -114,13 +104,18 @@ def test_stored_outputs_hold_no_error(notebook):
     assert not [text for text in texts if "Warning" in text]
 
 
-@each_library_notebook
-def test_library_notebook_opens_with_title_and_summary(notebook):
-    first = source(cells(notebook, "markdown")[0])
-    assert re.match(r"# \S.*\n+> \S", first), first
-
-
 # ---- paper notebooks ----
+
+
+def is_parameters(cell):
+    return "parameters" in cell["metadata"].get("tags", [])
+
+
+@each_paper_notebook
+def test_lines_end_by_column_120(notebook):
+    "ruff sees to it elsewhere: in a paper notebook papermill wants each parameter with its comment on one line."
+    lines = [line for cell in cells(notebook) if not is_parameters(cell) for line in source(cell).splitlines()]
+    assert not [line for line in lines if len(line) > 120]
 
 
 @each_paper_notebook
@@ -130,7 +125,7 @@ def test_paper_notebook_is_left_to_papermill(notebook):
 
 @each_paper_notebook
 def test_parameters_are_annotated_commented_literals(notebook):
-    tagged = [cell for cell in cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+    tagged = [cell for cell in cells(notebook) if is_parameters(cell)]
     assert len(tagged) == 1
     text = source(tagged[0])
     tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
@@ -148,7 +143,7 @@ def test_parameters_are_annotated_commented_literals(notebook):
 @each_paper_notebook
 def test_parameters_are_checked_before_anything_else(notebook):
     code = cells(notebook)
-    position = [index for index, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])][0]
+    position = [index for index, cell in enumerate(code) if is_parameters(cell)][0]
     assert "notebook_parameters(globals()" in source(code[position + 1])
 
 
@@ -202,7 +197,10 @@ def imports_of():
 @each_module
 def test_imported_packages_are_declared(module, imports_of):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    name_of = lambda line: normal(re.match(r"[\w-]+", line)[0])
+
+    def name_of(line):
+        return normal(re.match(r"[\w-]+", line)[0])
+
     always = {name_of(line) for line in project["dependencies"]}
     extras = {name_of(line) for lines in project["optional-dependencies"].values() for line in lines}
     tree = ast.parse(module.read_text(encoding="utf-8"))
@@ -302,12 +300,11 @@ def test_readme_links_lead_somewhere():
     assert not [target for target in targets if not (ROOT / target).exists()]
 
 
-def test_readme_lists_every_notebook_and_leaves_no_gap():
+def test_readme_leads_to_every_notebook():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert not [
         notebook.name for notebook in NOTEBOOKS if f"(nbs/{notebook.name})" not in text and notebook.stem != "index"
     ]
-    assert "TODO" not in text
 
 
 def test_readme_shows_algorithm_1_as_it_runs():

@@ -1,4 +1,4 @@
-"""What is published hangs together: the pictures in figures/, the rows in figures/results.csv, and README.md, which shows both."""
+"""What is published hangs together: the pictures in figures/, the rows in figures/results.csv, and README.md."""
 
 import re
 from pathlib import Path
@@ -99,12 +99,11 @@ def test_every_picture_of_results_has_rows():
         ), f"no row belongs to {name}"
 
 
-def test_readme_has_every_row_and_no_other():
+def test_readme_shows_no_number_that_no_row_has():
     found = results_tables(README)
     assert found, "no results table in README.md"
     for shown in found:
         assert not strangers(shown, SHOWN), "run index.ipynb again, then make readme"
-    assert max(map(len, found)) == len(SHOWN)
 
 
 @pytest.mark.parametrize("name", PICTURES)

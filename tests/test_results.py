@@ -1,4 +1,4 @@
-"""What the notebook of the results does not show: rows of a given run, publishing from two processes, and means over seeds."""
+"""What the notebook of the results does not show: rows of a given run, two processes that publish, means over seeds."""
 
 import statistics
 import subprocess
@@ -9,7 +9,6 @@ import pytest
 from aae_prior.config import Config, SettingError
 from aae_prior.results import (
     HEADER,
-    KEY,
     Results,
     about,
     caption,
@@ -67,31 +66,6 @@ def test_a_dot_in_a_data_sets_name_stays(tmp_path, name, stem):
     assert Results("fig8_supervised", Config(out_dir=str(tmp_path)), figure="8", dataset=name).dataset == stem
 
 
-def test_header_and_key():
-    assert HEADER == [
-        "figure",
-        "claim",
-        "dataset",
-        "model",
-        "metric",
-        "value",
-        "seed",
-        "spread",
-        "n",
-        "extractor",
-        "judge",
-        "statistics",
-        "preset",
-        "epochs",
-        "hardware",
-        "wall_time",
-        "command",
-        "paper",
-        "authors_repo",
-    ]
-    assert KEY == ("figure", "claim", "dataset", "model", "metric", "extractor", "preset", "seed")
-
-
 def test_an_older_results_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "results.csv").write_text("figure,claim,value,spread,seeds\n8,a,0.5,,1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="results.csv: its header .* move the file away"):
@@ -107,7 +81,10 @@ def test_a_row_has_the_seed_and_the_command_of_its_run(smoke, tmp_path):
     )
     for seed in (None, 0, 3):
         results.row("ours", "fid", 1.0, seed)
-    alone = "papermill nbs/fig6_high_dimensional.ipynb out/fig6_high_dimensional.ipynb -p dataset mnist -p publish true -p code_dims 32"
+    alone = (
+        "papermill nbs/fig6_high_dimensional.ipynb out/fig6_high_dimensional.ipynb "
+        "-p dataset mnist -p publish true -p code_dims 32"
+    )
     assert [(r["seed"], r["command"]) for r in results.rows[:2]] == [("0", alone)] * 2
     assert results.rows[2]["seed"] == "3" and "-p seed 3" in results.rows[2]["command"]
     smoke.record["statistics"] = "own"
@@ -174,7 +151,9 @@ def test_two_processes_that_publish_at_once_lose_nothing(tmp_path):
         path, seed, metrics = sys.argv[1], sys.argv[2], 12
         print("ready", flush=True)
         sys.stdin.readline()
-        for i in range(metrics): merge_rows(path, [dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", metric=f"m{i}", value=seed, seed=seed)])"""
+        facts = dict.fromkeys(HEADER, "") | dict(figure="8", dataset="digits", value=seed, seed=seed)
+        for i in range(metrics):
+            merge_rows(path, [facts | dict(metric=f"m{i}")])"""
     path = tmp_path / "results.csv"
     started = [
         subprocess.Popen(

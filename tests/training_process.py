@@ -1,5 +1,8 @@
-"""Started as `training_process.py CONFIG ROOT`; for each line it reads it forks a process that trains that run, and prints its number, then
-its exit status. It has imported torch and trained a little before, so that a fork trains at once."""
+"""Started as `training_process.py CONFIG ROOT`: for each line it reads it forks a process that trains that run.
+
+It prints the number of the process, then its exit status. It has imported torch and trained a little before, so that
+a fork trains at once.
+"""
 
 import json
 import os

@@ -16,7 +16,10 @@ LINK = re.compile(r"""(\]\(|(?:src|href)=")(?![a-z]+:|[#/])([^)"\s]+)""")  # the
 
 
 def from_root(text):
-    "Links of a notebook in nbs/ as seen from the root: `../figures/a.png` -> `figures/a.png`, `x.ipynb` -> `nbs/x.ipynb`."
+    """Links of a notebook in nbs/ as seen from the root
+
+    `../figures/a.png` -> `figures/a.png`, `x.ipynb` -> `nbs/x.ipynb`.
+    """
     return LINK.sub(lambda m: m[1] + os.path.normpath(f"nbs/{m[2]}").replace(os.sep, "/"), text)
 
 
