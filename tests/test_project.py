@@ -144,7 +144,7 @@ def test_parameters_are_annotated_commented_literals(notebook):
 def test_parameters_are_checked_before_anything_else(notebook):
     code = cells(notebook)
     position = [index for index, cell in enumerate(code) if is_parameters(cell)][0]
-    assert "notebook_parameters(globals()" in source(code[position + 1])
+    assert re.search(r"notebook_parameters\(\s*globals\(\)", source(code[position + 1]))
 
 
 @each_paper_notebook
