@@ -132,7 +132,8 @@ def recompute_folder_stats(folder, rows=()) -> Path:
         run = load(folder, "cpu")
     if not run.complete:
         raise ValueError(
-            f"the run {run.dir} is at step {run.step} of {run.record['steps']}; the statistics of an incomplete run are taken "
+            f"the run {run.dir} is at step {run.step} of {run.record['steps']}; the statistics of an incomplete "
+            "run are taken "
             "whenever it is loaded"
         )
     sentences = sentences_of(run).data.s_train if run.config.condition == "text" else None
