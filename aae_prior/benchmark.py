@@ -112,7 +112,7 @@ def as_tabulated(nets):
 
 # %% ../nbs/12_benchmark.ipynb #3b0d9bf5
 def plain_step(config, data, careful):
-    """A function without arguments: one step of `training.reference_step` of `config` on prepared `data`
+    """A function without arguments: one step of `reference.reference_step` of `config` on prepared `data`
 
     Everything is in its plainest form.
     """

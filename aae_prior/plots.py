@@ -6,8 +6,8 @@
 __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 'STYLE', 'LINE', 'MARGIN', 'SPACE', 'FAMILIES',
            'MARKERS', 'BOTH', 'styled', 'Picture', 'to_pixels', 'tile', 'text_width', 'text_height', 'readable',
            'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid',
-           'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'spread', 'curves', 'value_range', 'end_labels',
-           'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'checked_sweep',
+           'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'separate_labels', 'curves', 'value_range',
+           'end_labels', 'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'checked_sweep',
            'dimension_curve', 'within_reach', 'comparison', 'checked_codes', 'embed', 'sample', 'scatter', 'handles',
            'square_panels', 'checked_labels', 'latent_scatter', 'joint_scatter']
 
@@ -346,7 +346,7 @@ def smooth(values):
     return pd.Series(values, dtype=float).rolling(**window).median().rolling(**window).mean().to_numpy()
 
 # %% ../nbs/05_plots.ipynb #3f832acd
-def spread(positions, gap):
+def separate_labels(positions, gap):
     "`positions` moved as little as needed, in order, so that neighbours are at least `gap` apart."
     order = np.argsort(positions, kind="stable")
     sorted_ = np.asarray(positions, float)[order]
@@ -390,7 +390,7 @@ def end_labels(ax, ends):
     gap = (
         1.25 * SMALL / 72 / (ax.get_position().height * ax.figure.get_size_inches()[1])
     )  # a line of text as a share of the axis
-    heights = spread([np.clip((y - bottom) / (top - bottom), 0, 1) for _, y, _ in ends], gap)
+    heights = separate_labels([np.clip((y - bottom) / (top - bottom), 0, 1) for _, y, _ in ends], gap)
     for (name, _, colour), height in zip(ends, heights):
         ax.annotate(
             name,

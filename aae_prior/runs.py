@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_folder', 'data_with_sentences', 'prepare_data', 'classifier_of', 'RunLocked', 'run_lock', 'rows_per_epoch',
-           'row_ends', 'Mean', 'Session', 'train_step', 'position', 'recompute_stats', 'evaluate', 'peak_memory',
-           'sitting', 'describe', 'read_record', 'write_record', 'film_bytes', 'save_state', 'keep_snapshot',
+           'row_ends', 'Mean', 'Session', 'train_step', 'position', 'recompute_stats', 'evaluate', 'memory_held',
+           'sitting', 'new_record', 'read_record', 'write_record', 'film_bytes', 'save_state', 'keep_snapshot',
            'weights_bytes', 'finish', 'clear_temporary', 'fixed_precision', 'resume', 'before_first_step', 'train',
            'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'with_average', 'load', 'statistics_of', 'as_trained',
            'data_of', 'sentences_of', 'check_draws', 'chosen_run']
@@ -239,7 +239,7 @@ def evaluate(session: Session, inputs, real: dict):
     session.frames.append(quantise(rows.flatten(0, 1)))
 
 # %% ../nbs/08_runs.ipynb #601cad91
-def peak_memory(device) -> int:
+def memory_held(device) -> int:
     """Most bytes this process has held so far.
 
     Of the graphics card's memory on CUDA, else of main memory; None where unknown."""
@@ -273,7 +273,7 @@ def sitting(config: Config, first_step: int) -> dict:
     )
 
 
-def describe(config: Config, data: Data) -> dict:
+def new_record(config: Config, data: Data) -> dict:
     "The record of a run that begins: its whole configuration and its data."
     facts = {k: getattr(data, k) for k in ("name", "fingerprint", "channels", "classes", "class_names", "caveat")}
     return dict(
@@ -317,7 +317,7 @@ def save_state(folder: Path, session: Session, record: dict, since: float):
         last_step=session.step,
         seconds=round(seconds, 2),
         images_per_second=round(rate, 1),
-        peak_memory_bytes=peak_memory(session.data.x_train.device),
+        peak_memory_bytes=memory_held(session.data.x_train.device),
     )
     record["wall_seconds"] = round(sum(s["seconds"] for s in record["sittings"]), 2)
     write_record(folder, record)
@@ -368,7 +368,7 @@ def resume(folder: Path, config: Config, data: Data, device):
     session = Session(fixed_precision(config, before, device), data, device)
     if state := newest_checkpoint(folder, drop_damaged=True):
         session.load_state_dict(state)
-    record = describe(config, data) | dict(sittings=before.get("sittings", []))
+    record = new_record(config, data) | dict(sittings=before.get("sittings", []))
     record["sittings"].append(sitting(session.config, session.step))
     write_record(folder, record)
     return session, record
@@ -469,7 +469,7 @@ def fit(
 # %% ../nbs/08_runs.ipynb #a709e395
 @dataclass
 class Run:
-    "A run on disk: its networks ready for `training.generate`, and what was logged."
+    "A run on disk: its networks ready for `sampling.generate`, and what was logged."
 
     dir: Path
     config: Config
@@ -492,7 +492,7 @@ class Run:
         return sorted(int(path.stem) for path in (self.dir / "snapshots").glob("*.safetensors"))
 
     def nets_at(self, step: int) -> Networks:
-        "dec and CG as they were at a `step` of `snapshots`, rounded to bfloat16, for `training.generate`."
+        "dec and CG as they were at a `step` of `snapshots`, rounded to bfloat16, for `sampling.generate`."
         nets = copy.deepcopy(self.nets)
         nn.ModuleDict(nets.sampler()).load_state_dict(
             safetensors.torch.load_file(self.dir / "snapshots" / f"{step:08d}.safetensors")

@@ -68,7 +68,7 @@ def sample_conditions(run, labels: list):
 
 
 def decode(nets, codes):
-    "Images of `codes` (n, code_dim), by the decoder that `training.generate` draws with."
+    "Images of `codes` (n, code_dim), by the decoder that `sampling.generate` draws with."
     device = next(nets.parameters()).device
     with torch.no_grad():
         return torch.cat([nets.sampler()["dec"](part.to(device)).float().cpu() for part in codes.split(256)])

@@ -6,10 +6,10 @@
 __all__ = ['CLAIMS', 'MIXED', 'UNCLEAR', 'CHANNELS', 'CODE_SIZES', 'CODE_SIZE', 'UNCLEAR_LONG', 'CLUSTERS', 'CONDITIONS',
            'BEYOND', 'COLUMNS', 'Missing', 'name_of', 'Numbers', 'shown', 'Claim', 'claim', 'decide', 'verdict',
            'of_both', 'claims_of', 'rule_of', 'grade', 'unclear', 'sharper', 'channels_of', 'plausible', 'code_sizes',
-           'growth', 'little_impact', 'strong_impact', 'robust', 'labels_control', 'spread', 'labels_matched_better',
-           'codes_apart', 'least_of', 'categories_are_classes', 'columns_mix', 'backgrounds_alike', 'codes_alike',
-           'categories_apart', 'encoder_clusters', 'encoder_mixes', 'higher', 'numbers_of', 'line_of', 'beyond_in',
-           'groups_of', 'verdicts_table']
+           'growth', 'little_impact', 'strong_impact', 'robust', 'labels_control', 'spread_over_seeds',
+           'labels_matched_better', 'codes_apart', 'least_of', 'categories_are_classes', 'columns_mix',
+           'backgrounds_alike', 'codes_alike', 'categories_apart', 'encoder_clusters', 'encoder_mixes', 'higher',
+           'numbers_of', 'line_of', 'beyond_in', 'groups_of', 'verdicts_table']
 
 # %% ../nbs/14_verdicts.ipynb #29f60687
 import functools
@@ -302,7 +302,7 @@ def labels_control(v, model):
     return grade(consistency >= 0.9 and diversity >= 0.7, consistency >= 0.5)
 
 # %% ../nbs/14_verdicts.ipynb #44046da5
-def spread(v, metric, model):
+def spread_over_seeds(v, metric, model):
     "The spread of a number over seeds, 0 where there is one seed"
     try:
         return v(metric, model, column="spread")
@@ -328,7 +328,7 @@ def labels_matched_better(v, model="ours"):
     ours, maae, diversity = v("label_consistency", "ours"), v("label_consistency", "maae"), v("diversity", "ours")
     if max(ours, maae) < 0.5:
         return "not decided, neither draws what a classifier recognizes"
-    if abs(ours - maae) <= max(spread(v, "label_consistency", model) for model in ("ours", "maae")):
+    if abs(ours - maae) <= max(spread_over_seeds(v, "label_consistency", model) for model in ("ours", "maae")):
         return "not decided, within the spread"
     return grade(ours > maae and diversity >= 0.7, ours > maae)
 

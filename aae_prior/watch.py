@@ -88,14 +88,14 @@ def real_distances(config: Config, data: Data) -> dict:
 
     Of all, and within each category (its class for labels, all for an unsupervised category)."""
 
-    def spread(index):
+    def distance(index):
         return mean_pairwise_distance(data.images(index).cpu().flatten(1))
 
-    everything = spread(torch.linspace(0, len(data) - 1, min(len(data), 200)).long())
+    everything = distance(torch.linspace(0, len(data) - 1, min(len(data), 200)).long())
     within = [everything] * condition_dim(data, config)
     if config.condition == "label":
         members = [(data.y_train == k).nonzero().flatten()[:50] for k in range(data.classes)]
-        within = [spread(m) if len(m) > 1 else everything for m in members]
+        within = [distance(m) if len(m) > 1 else everything for m in members]
     return dict(all=everything, within=within)
 
 # %% ../nbs/08c_watch.ipynb #81d9fc13

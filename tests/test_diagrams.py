@@ -76,7 +76,7 @@ def test_a_route_ends_at_the_borders_of_its_boxes():
 
 
 def test_rounded_corners_keep_both_ends():
-    path = diagrams.rounded([(0, 0), (1, 0), (1, 1)])
+    path = diagrams.rounded_path([(0, 0), (1, 0), (1, 1)])
     assert tuple(path.vertices[0]) == (0, 0) and tuple(path.vertices[-1]) == (1, 1)
 
 

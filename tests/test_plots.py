@@ -182,7 +182,7 @@ def test_one_spike_does_not_flatten_a_curve():
 
 
 def test_names_at_line_ends_do_not_touch():
-    moved = plots.spread([0.5, 0.5, 0.5, 0.9], 0.1)
+    moved = plots.separate_labels([0.5, 0.5, 0.5, 0.9], 0.1)
     assert (np.diff(np.sort(moved)) >= 0.1 - 1e-9).all() and abs(moved[:3].mean() - 0.5) < 1e-9 and moved[3] == 0.9
 
 
