@@ -170,6 +170,13 @@ class Config:
     mi_into_D_I: bool = setting(
         True, SWITCH, "the loss of Q also trains the trunk that Q shares with D_I", acts=WITH_CONDITION
     )
+    D_I_updates: int = setting(
+        1,
+        Between(1, 10),
+        "updates of D_I a step, the further ones on images of their own; beyond the paper",
+        neutral=1,
+        acts=WITH_D_I,
+    )
 
     # ---- the networks
     width: float = setting(None, Between(0, 4, "low"), "factor on the channels of Tables 2 and 3", by="the preset's")
@@ -409,6 +416,8 @@ def check_combination(config):
     if not c.Q_on_generated and c.label_to not in ("Q", "both") and not c.consistency:
         why = f"Q would learn nothing with label_to {c.label_to}; leave it out, or give label_to Q"
         refuse("Q_on_generated", False, why)
+    if c.D_I_updates > 1 and c.update == "simultaneous":
+        refuse("D_I_updates", c.D_I_updates, "needs update alternating; leave it out, or give update alternating")
     if c.condition == "category":
         check_code_dim(c, c.categories, "categories")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BETA2', 'NETWORKS', 'learning_rates', 'optimisers', 'set_learning_rates', 'backward', 'update', 'aae_phase',
-           'discriminate', 'loss_Q', 'train_D_I', 'prior_phase', 'step']
+           'discriminate', 'loss_Q', 'train_D_I', 'make_fakes', 'update_D_I', 'prior_phase', 'step']
 
 # %% ../nbs/03_training.ipynb #5739cfc2
 import torch
@@ -132,20 +132,35 @@ def train_D_I(nets, b, config, real, fakes):
     return L_D_I, accuracy_D(real.logit, *logits)
 
 # %% ../nbs/03_training.ipynb #f93022e8
+def make_fakes(nets, b, config):
+    "[x_noise], or with `rec_as_fake` [x_noise, x_rec]: the images that D_I learns to tell from real ones"
+    x_noise = nets.dec(nets.CG(b.z2, b.s2))
+    if not config.rec_as_fake:
+        return [x_noise]
+    with torch.no_grad(), keep_norm_state(nets.enc):
+        z_x = nets.enc(b.x, b.eps2)
+    return [x_noise, nets.dec(z_x)]
+
+
+def update_D_I(nets, opts, b, config):
+    "One more update of D_I and Q, on images and fakes of its own"
+    real = discriminate(nets, b.x, b.s, b)
+    with torch.no_grad(), keep_norm_state(nets.CG, nets.dec):
+        fakes = make_fakes(nets, b, config)
+    train_D_I(nets, b, config, real, fakes)
+    update(opts, "D_I")
+
+
 def prior_phase(nets, opts, b, config, real):
     "Train D_I, Q, CG and dec on a `Batch`; `real` is D_I(x) with its graph"
-    x_noise = nets.dec(nets.CG(b.z2, b.s2))
-    fakes = [x_noise]
-    if config.rec_as_fake:
-        with torch.no_grad(), keep_norm_state(nets.enc):
-            z_x = nets.enc(b.x, b.eps2)
-        x_rec = nets.dec(z_x)
-        fakes.append(x_rec)
+    fakes = make_fakes(nets, b, config)
 
     # D_I: real images against both fakes
     L_D_I, acc_D_I = train_D_I(nets, b, config, real, fakes)
     if config.update == "alternating":
         update(opts, "D_I")
+    for further in b.further:  # beyond the paper: `D_I_updates`
+        update_D_I(nets, opts, further, config)
 
     # CG and dec fool D_I, and write the condition where Q reads it
     with keep_norm_state(nets.D_I):

@@ -67,6 +67,12 @@ def test_no_gradient_is_left_behind(digits):
     assert all(p.grad is None for p in nets.parameters())
 
 
+def in_double(b):
+    "A Batch, and those within it, in double precision"
+    values = vars(b) | dict(further=tuple(in_double(more) for more in b.further))
+    return batches.Batch(**{k: v.double() if torch.is_tensor(v) else v for k, v in values.items()})
+
+
 @pytest.mark.parametrize("careful", [False, True])
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize(
@@ -80,13 +86,30 @@ def test_no_gradient_is_left_behind(digits):
     ids=lambda m: "-".join(map(str, m.values())),
 )
 def test_step_equals_the_reference(digits, model, update, careful):
-    config, data, nets, _ = setting(digits, **model, update=update)
+    assert_equal_to_the_reference(digits, careful, **model, update=update)
+
+
+@pytest.mark.parametrize("condition", ["none", "label"])
+def test_further_updates_of_D_I_equal_the_reference(digits, condition):
+    assert_equal_to_the_reference(digits, False, condition=condition, D_I_updates=3, augment=True)
+
+
+def test_further_updates_train_D_I_on_other_images_and_nothing_else(digits):
+    config, data, nets, opts = setting(digits, D_I_updates=2)
+    b = batches.draw(data, config, 0)
+    assert torch.equal(b.z2, batches.draw(data, config.replace(D_I_updates=1), 0).z2)  # all else is drawn as without
+    assert not torch.equal(b.further[0].x, b.x) and len(b.further) == 1 and not b.further[0].further
+    assert changed(nets, lambda: training.update_D_I(nets, opts, b.further[0], config)) == {"D_I"}
+
+
+def assert_equal_to_the_reference(digits, careful, **given):
+    config, data, nets, _ = setting(digits, **given)
     other = copy.deepcopy(nets).double()
     nets = nets.double()
     opts, other_opts = training.optimisers(nets, config), training.optimisers(other, config)
     for i in range(2):
         b = batches.draw(data, config, i)
-        b = batches.Batch(*[v.double() if torch.is_tensor(v) else v for v in vars(b).values()])
+        b = in_double(b)
         log, plain = (
             training.step(nets, opts, b, config),
             reference.reference_step(other, other_opts, b, config, careful),
