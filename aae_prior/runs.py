@@ -84,9 +84,7 @@ def run_folder(config: Config, data: Data, root=None) -> Path:
 # %% ../nbs/08_runs.ipynb #f7923cef
 def images_of(config: Config) -> Data:
     "The data set that `config` names, its images as `config` wants them. Errors as `data.load`."
-    return load_data(
-        config.dataset, size=config.size, background=config.background, non_square=config.non_square
-    )
+    return load_data(config.dataset, size=config.size, background=config.background, non_square=config.non_square)
 
 
 def data_with_sentences(config: Config, data: Data) -> CaptionedData:

@@ -152,10 +152,10 @@ class DatasetName:
 
 # %% ../nbs/07b_values.ipynb #49595b73
 class ColourName:
-    "A colour by its name or as #rrggbb."
+    "A colour by its name, or by its six hexadecimal digits after a hash sign."
 
     def __str__(self):
-        return "a colour by name, or as #rrggbb"
+        return "a colour by its English name, or by six hexadecimal digits after a hash sign"
 
     def check(self, value):
         "The name in lower case; ValueError for what is no colour."
