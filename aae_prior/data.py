@@ -315,7 +315,7 @@ def load(name_or_path, root=None, size: int = 32, background: str = "white", non
         raise ValueError(f"non_square is {non_square!r}; allowed: {', '.join(NON_SQUARE)}")
     try:
         ImageColor.getrgb(background)
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError):
         raise ValueError(f"background is {background!r}; allowed: a colour by name, or as #rrggbb") from None
     name = str(name_or_path)
     classes = 102 if name == "flowers102" else 10  # of the known data sets

@@ -436,7 +436,7 @@ def _white_in(files: list[Path]) -> int:
         with suppress(Exception), _opened(file) as image:  # what cannot be read is named later
             if image.mode.startswith("I"):
                 brightest = max(brightest, image.getextrema()[1])
-    return white_of(brightest)
+    return white_of(min(brightest, 65535))  # what is brighter is refused
 
 
 def _on_background(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
