@@ -358,6 +358,8 @@ class Config:
             refuse("batch_size", self.batch_size, f"larger than the {images} training images; give at most that")
         if self.condition == "label" and classes < 2:
             refuse("condition", "label", "the data has no labels, or 1 class; choose condition none or category")
+        if self.condition == "text" and self.captions == "class" and classes < 2:
+            refuse("captions", "class", "the data has no labels, or 1 class, to lend sentences by; choose own")
         if self.condition == "label":
             check_code_dim(self, classes, "labels")
         if self.condition == "text":

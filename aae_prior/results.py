@@ -115,7 +115,8 @@ def stop_without(data, what):
         display(
             Markdown(
                 f"**The notebook ends here.** {what} need images of at least two classes: they are measured with "
-                f"labels, or by a classifier that learns them, and {data.name} has no labels, or a single class."
+                f"labels, or by a classifier that learns them, and {data.name} has no labels, or a single class. "
+                f"What was done to its images: {data.caveat or 'nothing'}."
             )
         )
         raise SystemExit(0)

@@ -411,6 +411,13 @@ def test_data_of_ones_own_take_the_recipe_of_their_kind(tmp_path):
         for name in ("flat.npz", "grey.npz", "L", "broken.npz", "nowhere.npz", "colour.npz", "RGB", "P")
     }
     assert list(found.values()) == ["mnist"] * 5 + ["cifar10"] * 3
+    for mode in ("I;16", "L", "RGB"):
+        for inside in ("", "train", "train/a"):
+            folder = tmp_path / f"own {mode[0]} {inside.replace('/', ' ')}"
+            (folder / inside).mkdir(parents=True)
+            (folder / inside / "0.txt").write_text("no picture")
+            Image.new(mode, (8, 8)).save(folder / inside / "1.png")
+            assert Config(dataset=folder).recipe == ("cifar10" if mode == "RGB" else "mnist")
     assert Config(dataset=tmp_path / "colour.npz", recipe="svhn").recipe == "svhn"
 
 
@@ -523,6 +530,10 @@ def test_settings_against_data():
     Config(condition="text").check_data(n_train=6000, channels=3, classes=102)
     assert "channels = 4" in refusal(Config().check_data, n_train=6000, channels=4, classes=10)
     assert "no labels, or 1 class" in refusal(Config().check_data, n_train=6000, channels=3, classes=1)
+    for condition in ("none", "category", "text"):
+        Config(condition=condition).check_data(n_train=6000, channels=3, classes=1)
+    lent = Config(condition="text", captions="class")
+    assert "no labels, or 1 class" in refusal(lent.check_data, n_train=6000, channels=3, classes=1)
 
 
 # ---- the machine
