@@ -94,7 +94,7 @@ def colour_of_folder(path):
         for file in sorted(Path(path).glob(depth)):
             with suppress(Exception), Image.open(file) as image:  # a sub-folder or a text is no image
                 if not file.name.startswith("."):
-                    return "grey" if image.mode.startswith(("1", "L", "I")) and image.mode != "LAB" else "colour"
+                    return "grey" if image.mode in ("1", "L", "LA") or image.mode.startswith("I") else "colour"
     return "grey"
 
 

@@ -413,7 +413,7 @@ def test_data_of_ones_own_take_the_recipe_of_their_kind(tmp_path):
     assert list(found.values()) == ["mnist"] * 5 + ["cifar10"] * 3
     for mode in ("I;16", "L", "RGB"):
         for inside in ("", "train", "train/a"):
-            folder = tmp_path / f"own {mode[0]} {inside.replace('/', ' ')}"
+            folder = tmp_path / f"own {inside.replace('/', ' ')} {mode[0]}"
             (folder / inside).mkdir(parents=True)
             (folder / inside / "0.txt").write_text("no picture")
             Image.new(mode, (8, 8)).save(folder / inside / "1.png")
