@@ -19,6 +19,7 @@ from .machine import check_machine
 from .recipes import PRESETS, RECIPES, Times, recipe_name, tuned_values
 from .refusals import SettingError, check_names, refuse
 from aae_prior.values import (
+    ColourName,
     COUNT,
     DATASETS,
     FACTOR,
@@ -189,6 +190,18 @@ class Config:
         acts=WITH_D_I,
     )
     size: int = setting(32, OneOf((32, 64, 128)), "height and width of the images", "paper", unit="pixels")
+    background: str = setting(
+        "white",
+        ColourName(),
+        "of one's own images: the colour under transparency, and of the bars of non_square pad",
+        trains=False,
+    )
+    non_square: str = setting(
+        "crop",
+        OneOf(("crop", "pad")),
+        "one's own images that are no squares: cut to their centre, or kept whole between bars",
+        trains=False,
+    )
     code_dim: int = setting(
         None,
         Between(1, 10**5),
@@ -351,7 +364,9 @@ class Config:
         if self.batch_size > images:
             refuse("batch_size", self.batch_size, f"larger than the {images} training images; give at most that")
         if self.condition == "label" and classes < 2:
-            refuse("condition", "label", f"the data has {classes} class; choose condition none or category")
+            refuse("condition", "label", "the data has no labels, or 1 class; choose condition none or category")
+        if self.condition == "text" and self.captions == "class" and classes < 2:
+            refuse("captions", "class", "the data has no labels, or 1 class, to lend sentences by; choose own")
         if self.condition == "label":
             check_code_dim(self, classes, "labels")
         if self.condition == "text":

@@ -17,9 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as nnf
+from PIL import ImageColor
 
 from .published import COUNTS, NAMES, data_root, digits_arrays, fetch
 from aae_prior.sources import (
+    NO_LABELS,
+    NON_SQUARE,
     check_arrays,
     data_error,
     is_framed,
@@ -27,6 +30,8 @@ from aae_prior.sources import (
     read_folder,
     read_npz,
     resize,
+    said_of_squares,
+    squared,
     stratified_order,
 )
 
@@ -57,7 +62,7 @@ class Data:
 
     name: str
     x_train: torch.Tensor  # uint8 (N, C, size, size), channels_last in memory
-    y_train: torch.Tensor  # int64 (N,), 0..classes-1, no class empty
+    y_train: torch.Tensor  # int64 (N,), 0..classes-1, no class empty; all 0 where there are no labels
     x_test: torch.Tensor
     y_test: torch.Tensor
     class_names: list[str]
@@ -74,7 +79,9 @@ class Data:
 
     def __repr__(self) -> str:
         shape = f"{self.channels}x{self.size}x{self.size}"
-        return f"{self.name}: {len(self)} training and {len(self.x_test)} test images, {shape}, {self.classes} classes"
+        classes = f"{self.classes} classes" if self.classes > 1 else self.class_names[0]
+        classes = "no labels" if classes == NO_LABELS else classes
+        return f"{self.name}: {len(self)} training and {len(self.x_test)} test images, {shape}, {classes}"
 
     @property
     def channels(self) -> int:
@@ -88,7 +95,7 @@ class Data:
 
     @property
     def classes(self) -> int:
-        "Number of classes"
+        "Number of classes; 1 where there are no labels"
         return len(self.class_names)
 
     @cached_property
@@ -144,7 +151,14 @@ class Data:
         return replace(self, **{key: rows.to(self.x_train.device) for key, rows in s.items()})
 
     def labelled(self) -> "Data":
-        "The same images, conditioned on their label: s is a one-hot row (N, classes)."
+        """The same images, conditioned on their label: s is a one-hot row (N, classes).
+
+        ValueError for images without labels, or of a single class."""
+        if self.classes < 2:
+            raise ValueError(
+                f"{self.name} has no labels, or a single class: nothing to condition on; "
+                "choose condition none or category, or give data with at least two classes"
+            )
         return self.with_condition(nnf.one_hot(self.y_train, self.classes), nnf.one_hot(self.y_test, self.classes))
 
     # ---- Parts
@@ -197,10 +211,10 @@ class Data:
 HELD_OUT = 10  # one image in ten becomes a test image where a source has none
 
 
-def _caveat(name: str, a: dict, size: int) -> str:
-    "What a figure made from these arrays must say; an empty string where there is nothing."
+def _caveat(name: str, a: dict, size: int, labelled: bool) -> str:
+    "What a figure made from these arrays of squares must say; an empty string where there is nothing."
     counts = len(a["x_train"]), len(a.get("x_test", ()))
-    side = min(a["x_train"].shape[1:3])
+    side = a["x_train"].shape[1]
     caveats = [a["caveat"]] if "caveat" in a else []
     if counts != COUNTS.get(name, counts):
         published = " + ".join(f"{n:,}" for n in COUNTS[name])
@@ -211,14 +225,25 @@ def _caveat(name: str, a: dict, size: int) -> str:
     if side < size and not is_framed(a["x_train"], size):
         caveats.append(f"images enlarged from {side}x{side} to {size}x{size}")
     if not counts[1]:
-        caveats.append(f"one image in {HELD_OUT}, stratified_order by class, is held out as test set")
+        caveats.append(f"one image in {HELD_OUT}{', stratified by class,' * labelled} is held out as test set")
     return "; ".join(caveats)
 
 
-def _make_data(name: str, where, a: dict, size: int) -> Data:
+def _in_squares(a: dict, non_square: str, background: str) -> dict:
+    "Checked arrays with square images, and a caveat where they were none."
+    height, width = a["x_train"].shape[1:3]
+    if height == width:
+        return a
+    squares = {key: squared(a[key], non_square, background) for key in ("x_train", "x_test") if key in a}
+    said = f"images of {width}x{height} {said_of_squares(non_square, background)}"
+    return a | squares | {"caveat": "; ".join(filter(None, [a.get("caveat"), said]))}
+
+
+def _make_data(name: str, where, arrays: dict, size: int, non_square: str = "crop", background: str = "white") -> Data:
     "The `Data` of checked arrays at `size` pixels; ValueError where no test image can be held out."
+    a = _in_squares(arrays, non_square, background)
     x, y, names = resize(a["x_train"], size), torch.from_numpy(a["y_train"]), a.get("names")
-    caveat = _caveat(name, a, size)
+    caveat = _caveat(name, a, size, labelled=len(a["class_names"]) > 1)
     if "x_test" in a:
         x_test, y_test = resize(a["x_test"], size), torch.from_numpy(a["y_test"])
         return Data(
@@ -233,7 +258,9 @@ def _make_data(name: str, where, a: dict, size: int) -> Data:
             caveat=caveat,
         )
     if y.bincount().max() < 2:
-        raise data_error(where, "one image a class leaves none to test on; allowed: x_test and y_test, or more images")
+        raise data_error(
+            where, "one image a class leaves none to test on; allowed: test images beside these, or more images"
+        )
     order, n = torch.from_numpy(stratified_order(y, seed=0)), max(1, len(y) // HELD_OUT)
     whole = Data(name, x, y, x, y, a["class_names"], names_train=names, names_test=names, caveat=caveat)
     return whole.select(train=order[n:].sort().values, test=order[:n].sort().values)
@@ -252,7 +279,7 @@ def _path_of(source: str) -> Path:
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(
         f"data set {source!r} is not known{hint}; allowed: {', '.join(NAMES)}, or the path of an .npz file "
-        "or of a folder of images with one sub-folder a class"
+        "or of a folder of images"
     )
 
 # %% ../nbs/00_data.ipynb #d1a3f8fb
@@ -264,18 +291,32 @@ def at_hand(name_or_path, root=None) -> bool:
     )
 
 # %% ../nbs/00_data.ipynb #52e2edc7
-def load(name_or_path, root=None, size: int = 32) -> Data:
+def load(name_or_path, root=None, size: int = 32, background: str = "white", non_square: str = "crop") -> Data:
     """A data set as `Data` with images of size x size pixels (8 to 512).
 
-    `name_or_path`: digits, mnist, fashion_mnist, svhn, cifar10, flowers102; or the path of an .npz file with uint8
-    x_train and whole-number y_train (x_test and y_test may be there too), or of a folder of images with one sub-folder
-    a class.
-    `root`: folder of the known data sets, default $AAE_PRIOR_DATA, else aae_prior in the user's cache folder.
+    `name_or_path`: digits, mnist, fashion_mnist, svhn, cifar10, flowers102; or the path of
+    - an .npz file: x_train in 8 or 16 bits, and perhaps y_train (whole numbers or texts), x_test and y_test,
+      class_names;
+    - a folder: images alone, one sub-folder a class, or train/ and test/ (or val/) with either in both. Text files
+      and hidden files are passed over.
 
-    Raises ValueError, FileNotFoundError or OSError of one line for a source that is not there or not as it should be;
-    no other data take its place, and no file of the user's is written."""
+    Without labels all images are of the one class `all`. `root`: folder of the known data sets, default
+    $AAE_PRIOR_DATA, else aae_prior in the user's cache folder.
+
+    One's own images come as they are, and what is done to them stands in `caveat`: `background` is the colour (a name
+    or #rrggbb) on which transparency is laid; images that are not square are cut to their central square
+    (`non_square` crop) or kept whole between bars of that colour (pad).
+
+    Raises ValueError, FileNotFoundError or OSError of one line for a source that is not there or not as it should be,
+    images of one colour all over among them; no other data take its place, and no file of the user's is written."""
     if size not in range(8, 513):
         raise ValueError(f"size is {size!r}; allowed: whole numbers from 8 to 512")
+    if non_square not in NON_SQUARE:
+        raise ValueError(f"non_square is {non_square!r}; allowed: {', '.join(NON_SQUARE)}")
+    try:
+        ImageColor.getrgb(background)
+    except (ValueError, TypeError):
+        raise ValueError(f"background is {background!r}; allowed: a colour by name, or as #rrggbb") from None
     name = str(name_or_path)
     classes = 102 if name == "flowers102" else 10  # of the known data sets
     if name == "digits":
@@ -289,9 +330,10 @@ def load(name_or_path, root=None, size: int = 32) -> Data:
     if path.suffix.lower() == ".npz":
         name, arrays = path.stem, read_npz(path)
     elif path.is_dir():
-        name, arrays = path.name, read_folder(path, size)
+        name, arrays = path.name, read_folder(path, size, background, non_square)
     else:
         raise data_error(
             path, "is not a kind of file that is read; allowed: an .npz file of arrays, or a folder of images"
         )
-    return _make_data(re.sub(r"[^\w.-]+", "_", name), path, check_arrays(path, arrays), size)
+    name = re.sub(r"[^\w.-]+", "_", name)
+    return _make_data(name, path, check_arrays(path, arrays), size, non_square, background)

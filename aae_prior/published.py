@@ -78,7 +78,7 @@ def _flowers_arrays(folder: str) -> dict[str, np.ndarray]:
         source = Flowers102(folder, split=part, download=True)
         rows += [(file, label, part) for file, label in zip(source._image_files, source._labels)]
     rows.sort(key=lambda row: row[0].name)
-    x = torch.cat([read_image(file, 128)[0] for file, _, _ in rows]).permute(0, 2, 3, 1).numpy()
+    x = torch.cat([read_image(file, 128).pixels for file, _, _ in rows]).permute(0, 2, 3, 1).numpy()
     files, labels, parts = zip(*rows)
     return {
         "x_train": x,

@@ -9,6 +9,7 @@ __all__ = ['PRESETS', 'COLOUR', 'SORTED_BY_Q', 'CODES_FOLLOW', 'LABEL_WEIGHT', '
 # %% ../nbs/07c_recipes.ipynb #8b5d2fd6
 import os
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +87,15 @@ def colour_of_file(path):
 
 
 def colour_of_folder(path):
-    "'grey' or 'colour', from the first image in the sub-folders of `path`."
+    "'grey' or 'colour', from the first image in `path`, in its sub-folders or in theirs; grey where there is none."
     from PIL import Image
 
-    first = next(file for file in sorted(Path(path).glob("*/*")) if not file.name.startswith("."))
-    with Image.open(first) as image:
-        return "grey" if image.mode in ("1", "L", "LA") else "colour"
+    for depth in ("*", "*/*", "*/*/*"):
+        for file in sorted(Path(path).glob(depth)):
+            with suppress(Exception), Image.open(file) as image:  # a sub-folder or a text is no image
+                if not file.name.startswith("."):
+                    return "grey" if image.mode in ("1", "L", "LA") or image.mode.startswith("I") else "colour"
+    return "grey"
 
 
 def grey_or_colour(path):

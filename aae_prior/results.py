@@ -106,11 +106,20 @@ def show_training(runs):
 
 # %% ../nbs/10_results.ipynb #23526dca
 def stop_without(data, what):
-    """End the notebook here, in words and without an error, where `data` (`runs.data_of`) has no images for `what`.
+    """End the notebook here, in words and without an error, where `data` (`runs.data_of`) does not suffice for `what`.
 
-    Otherwise nothing happens."""
-    if isinstance(data, Data):
+    That is where there are no images, or no labels (and so no classifier). Otherwise nothing happens."""
+    if isinstance(data, Data) and data.classes > 1:
         return
+    if isinstance(data, Data):
+        display(
+            Markdown(
+                f"**The notebook ends here.** {what} need images of at least two classes: they are measured with "
+                f"labels, or by a classifier that learns them, and {data.name} has no labels, or a single class. "
+                f"What was done to its images: {data.caveat or 'nothing'}."
+            )
+        )
+        raise SystemExit(0)
     display(
         Markdown(
             f"**The notebook ends here.** {what} need the images of {data.name}, which are not at hand: put "

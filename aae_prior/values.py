@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRUE_WORDS', 'FALSE_WORDS', 'CONVERTERS', 'DATASETS', 'SWITCH', 'COUNT', 'WEIGHT', 'FACTOR', 'not_given', 'as_float',
-           'as_int', 'as_bool', 'as_text', 'as_type', 'Between', 'OneOf', 'DatasetName', 'DeviceName', 'read_value']
+           'as_int', 'as_bool', 'as_text', 'as_type', 'Between', 'OneOf', 'DatasetName', 'ColourName', 'DeviceName',
+           'read_value']
 
 # %% ../nbs/07b_values.ipynb #a5e1a691
 import math
@@ -138,7 +139,7 @@ class DatasetName:
     "A known data set, or the path of an .npz file or of a folder of images."
 
     def __str__(self):
-        return f"{', '.join(DATASETS)}, or the path of an .npz file or of a folder with one sub-folder a class"
+        return f"{', '.join(DATASETS)}, or the path of an .npz file or of a folder of images"
 
     def check(self, value):
         "The known name, or the absolute path; ValueError for a bare word that is neither a name nor there."
@@ -150,6 +151,23 @@ class DatasetName:
         raise ValueError(f"must be one of {self}{did_you_mean(value, DATASETS)}")
 
 # %% ../nbs/07b_values.ipynb #49595b73
+class ColourName:
+    "A colour by its name, or by its six hexadecimal digits after a hash sign."
+
+    def __str__(self):
+        return "a colour by its English name, or by six hexadecimal digits after a hash sign"
+
+    def check(self, value):
+        "The name in lower case; ValueError for what is no colour."
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getcolor(value, "RGB")
+        except ValueError:
+            raise ValueError(f"must be {self}") from None
+        return value.lower()
+
+
 class DeviceName:
     "auto, cpu, cuda, cuda:N or mps."
 

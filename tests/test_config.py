@@ -69,6 +69,8 @@ ALLOWED = dict(  # name -> (values honoured as they are, values refused), writte
     width=([0.125, 4.0], [0, 4.01]),
     width_D_I=([0.125, 8.0], [0, 8.01]),
     size=([32, 64, 128], [28, 33, 256]),
+    background=(["white", "navy", "#a0b0c0"], ["whiteish", "#12345", 7]),
+    non_square=(["crop", "pad"], ["stretch", 1]),
     code_dim=([1, 2000], [0, 10**9]),
     categories=([2, 1000], [1, 1001]),
     update=(["simultaneous", "alternating"], ["both"]),
@@ -410,6 +412,13 @@ def test_data_of_ones_own_take_the_recipe_of_their_kind(tmp_path):
         for name in ("flat.npz", "grey.npz", "L", "broken.npz", "nowhere.npz", "colour.npz", "RGB", "P")
     }
     assert list(found.values()) == ["mnist"] * 5 + ["cifar10"] * 3
+    for mode in ("I;16", "L", "RGB"):
+        for inside in ("", "train", "train/a"):
+            folder = tmp_path / f"own {inside.replace('/', ' ')} {mode[0]}"
+            (folder / inside).mkdir(parents=True)
+            (folder / inside / "0.txt").write_text("no picture")
+            Image.new(mode, (8, 8)).save(folder / inside / "1.png")
+            assert Config(dataset=folder).recipe == ("cifar10" if mode == "RGB" else "mnist")
     assert Config(dataset=tmp_path / "colour.npz", recipe="svhn").recipe == "svhn"
 
 
@@ -521,7 +530,11 @@ def test_settings_against_data():
     )
     Config(condition="text").check_data(n_train=6000, channels=3, classes=102)
     assert "channels = 4" in refusal(Config().check_data, n_train=6000, channels=4, classes=10)
-    assert "1 class" in refusal(Config().check_data, n_train=6000, channels=3, classes=1)
+    assert "no labels, or 1 class" in refusal(Config().check_data, n_train=6000, channels=3, classes=1)
+    for condition in ("none", "category", "text"):
+        Config(condition=condition).check_data(n_train=6000, channels=3, classes=1)
+    lent = Config(condition="text", captions="class")
+    assert "no labels, or 1 class" in refusal(lent.check_data, n_train=6000, channels=3, classes=1)
 
 
 # ---- the machine
@@ -588,6 +601,8 @@ OTHER = dict(  # a second value for each field, allowed beside the other fields 
     spectral_norm=True,
     label_to="D_I",
     Q_on_generated=True,
+    background="black",
+    non_square="pad",
     captions="class",
     encoder="some-model",
     rec_as_fake=False,
@@ -613,6 +628,8 @@ NOT_TRAINED = {
     "out_dir",
     "publish",
     "n_eval",
+    "background",  # these change the data, whose fingerprint is in the key
+    "non_square",
     "captions",
     "encoder",
 }  # the sentences count through the data

@@ -89,7 +89,13 @@ BAD_ARRAYS = {  # the arrays that are wrong, and a word that the refusal has to 
     "float labels": (dict(y_train=Y.astype(float)), "y_train"),
     "labels with NaN": (dict(y_train=np.full(30, np.nan)), "y_train"),
     "bool labels": (dict(y_train=Y > 0), "bool"),
-    "string labels": (dict(y_train=Y.astype(str)), "y_train"),
+    "texts and numbers as labels": (dict(y_train=Y.astype(str)), "two kinds"),
+    "labels of bytes": (dict(y_train=Y.astype(bytes), y_test=Y[:6].astype(bytes)), "|S"),
+    "a text label never trained on": (dict(y_train=Y.astype(str), y_test=np.array(["0", "9"] * 3)), "9"),
+    "a text label that is no class name": (
+        dict(y_train=Y.astype(str), y_test=Y[:6].astype(str), class_names=np.array(["0", "1"])),
+        "class_names: 2",
+    ),
     "one-hot labels": (dict(y_train=np.eye(3, dtype=int)[Y]), "argmax"),
     "labels in a column": (dict(y_train=Y[:, None]), "ravel"),
     "a single label": (dict(y_train=np.int64(1)), "y_train"),
@@ -101,8 +107,10 @@ BAD_ARRAYS = {  # the arrays that are wrong, and a word that the refusal has to 
         dict(y_train=np.where(np.arange(30) == 4, 2**64 - 1, Y.astype(np.uint64))),
         "y_train",
     ),
-    "one class": (dict(y_train=Y * 0, y_test=Y[:6] * 0), "two classes"),
     "no y_train": (dict(y_train=None), "y_train"),
+    "class names without labels": (dict(y_train=None, y_test=None, class_names=np.array(["a", "b"])), "y_train"),
+    "black images": (dict(x_train=X * 0), "30 of the 30 images of x_train are of one colour"),
+    "a white test image": (dict(x_test=np.concatenate([X[:5], X[:1] * 0 + 255])), "number 5"),
     "no x_train": (dict(x_train=None), "x_train"),
     "x_test without y_test": (dict(y_test=None), "y_test"),
     "y_test without x_test": (dict(x_test=None), "x_test"),
@@ -338,32 +346,19 @@ BAD_FILES = {  # what makes the bad source in a folder, and words that the refus
     "an npz without its ending": (lambda p: npz(p / "x.npz").rename(p / "x"), ["allowed"]),
     "a file name of two lines": (lambda p: written(p / "x\ny.npz", b""), ["y.npz"]),
     "an empty folder": (lambda p: folder_of(p / "pictures"), ["pictures", "sub-folders"]),
-    "a folder without sub-folders": (lambda p: picture(p / "pictures" / "1.png").parent, ["pictures", "sub-folders"]),
-    "a folder with one class": (lambda p: picture_folder(p / "pictures", classes=["ant"]), ["pictures", "two classes"]),
+    "a folder with one picture": (lambda p: picture(p / "pictures" / "1.png").parent, ["pictures", "more images"]),
     "an empty class": (spoilt(lambda f: (f / "cow").mkdir()), ["pictures", "cow"]),
     "a class of hidden files": (spoilt(lambda f: written(f / "cow" / ".keep", b"")), ["pictures", "cow"]),
-    "train and test sub-folders": (
-        lambda p: picture_folder(picture_folder(p / "pictures" / "train").parent / "test").parent,
-        ["train/ant", "test/bee"],
-    ),
     "pictures beside the classes": (spoilt(lambda f: picture(f / "stray.jpg")), ["pictures", "stray.jpg"]),
-    "a text file among the pictures": (
-        spoilt(lambda f: written(f / "ant" / "notes.txt", b"hello")),
-        ["ant/notes.txt (not an image)"],
-    ),
     "an empty picture": (spoilt(lambda f: written(f / "bee" / "none.png", b"")), ["bee/none.png"]),
     "a picture cut short": (spoilt(truncated_jpeg), ["ant/cut.jpg"]),
     "a damaged PNG": (
         spoilt(lambda f: written(f / "ant" / "9.png", (f / "ant" / "1.png").read_bytes().replace(b"IDAT", b"IDAX"))),
         ["ant/9.png"],
     ),
-    "a 16-bit picture": (
-        spoilt(lambda f: Image.fromarray(np.full((9, 9), 999, np.uint16)).save(f / "ant" / "deep.png")),
-        ["ant/deep.png (more than 8 bits"],
-    ),
     "a float picture": (
         spoilt(lambda f: Image.fromarray(np.ones((9, 9), np.float32)).save(f / "ant" / "real.tif")),
-        ["ant/real.tif (more than 8 bits"],
+        ["ant/real.tif (neither 8 nor 16 bits"],
     ),
     "a picture of 2 pixels": (spoilt(lambda f: picture(f / "ant" / "dot.png", size=(2, 9))), ["ant/dot.png (only 2x9"]),
     "a picture that is a link to nothing": (
@@ -809,6 +804,7 @@ def test_the_centre_is_cut_out(tmp_path):
 def test_held_out_images_are_a_fixed_stratified_tenth(tmp_path):
     y = np.repeat([0, 1, 2], [100, 60, 40])
     x = np.arange(200, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    x[:, -1, -1] += 1
     path = npz(
         tmp_path / "mine.npz",
         x_train=x,
@@ -823,6 +819,394 @@ def test_held_out_images_are_a_fixed_stratified_tenth(tmp_path):
     assert sorted(train + test) == list(range(200)) and train == sorted(train)
     assert one.names_train == [f"{i}.jpg" for i in train] and one.names_test == [f"{i}.jpg" for i in test]
     assert one.fingerprint == two.fingerprint and "held out" in one.caveat
+
+
+# -- one's own pictures as people have them ---------------------------------------------------------------------------
+
+
+def flat(folder, n=12, **kw):
+    "Pictures alone in a folder."
+    for i in range(n):
+        picture(folder / f"{i:02}.png", **kw)
+    return folder
+
+
+def split_folder(folder, *names, **kw):
+    "A folder with one sub-folder of classes (ant, bee) for each name."
+    for name in names:
+        picture_folder(folder / name, **kw)
+    return folder
+
+
+def deep_folder(folder, most, dtype=np.uint16, suffix="png"):
+    "Grey pictures of 16 bits in two classes; the brightest pixel of all is `most`, the darkest 0."
+    ramp = np.linspace(0, most, 144).round().astype(dtype).reshape(12, 12)
+    for name in ("ant", "bee"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(ramp // (1 + i)).save(folder / name / f"{i}.{suffix}")
+    return folder
+
+
+def see_through(folder, mode="RGBA", suffix="png", **kw):
+    "Pictures whose left half is transparent, and black below."
+    folder.mkdir(parents=True)
+    for i in range(12):
+        rgba = Image.new("RGBA", (12, 12), (0, 0, 0, 0))
+        rgba.paste((200, 200, 200, 255) if mode == "LA" else (200, 100, 0, 255), (6, 0, 12, 12))
+        rgba.convert(mode).save(folder / f"{i:02}.{suffix}", **kw)
+    return folder
+
+
+def palette_folder(folder):
+    "Palette pictures, whose first colour is transparent."
+    folder.mkdir(parents=True)
+    for i in range(12):
+        image = Image.new("P", (12, 12), 1)
+        image.putpalette([0, 0, 0, 200, 100, 0])
+        image.paste(0, (0, 0, 6, 12))
+        image.save(folder / f"{i:02}.gif", transparency=0)
+    return folder
+
+
+def with_files(folder, **files):
+    "The folder, and files in it by name (with __ for / and _ for .) and content."
+    for name, content in files.items():
+        written(folder / name.replace("__", "/").replace("_", "."), content)
+    return folder
+
+
+def with_classes(folder, pictures=None, **kw):
+    "A folder of two classes with further pictures (mode -> its file in class ant)."
+    folder = picture_folder(folder, **kw)
+    for mode, name in (pictures or {}).items():
+        picture(folder / "ant" / name, mode=mode)
+    return folder
+
+
+def stripes(folder, size=(20, 10)):
+    "Pictures of a red, a green and a blue third, from left to right."
+    folder.mkdir(parents=True)
+    for i in range(12):
+        image = Image.new("RGB", size, (0, 200, 0))
+        image.paste((200, 0, 0), (0, 0, size[0] // 3, size[1]))
+        image.paste((0, 0, 200), (size[0] - size[0] // 3, 0, *size))
+        image.save(folder / f"{i:02}.png")
+    return folder
+
+
+def one_colour_in(folder, colour):
+    folder = with_classes(folder)
+    Image.new("RGB", (12, 12), colour).save(folder / "bee" / "blank.png")
+    return folder
+
+
+def corner(data, row=0, column=0):
+    return data.x_train[0, :, row, column].tolist()
+
+
+U16 = np.arange(30 * 64, dtype=np.uint16).reshape(30, 8, 8)
+TWELVE = dict(size=12)
+UNLABELLED = dict(classes=1, class_names=["all"])
+ANT_BEE = dict(classes=2, class_names=["ant", "bee"])
+
+# what makes the source in a folder; arguments of load; what is found (by attribute of Data; caveat: words of it, test:
+# number of test images, else: a check), or, as a list, the words of the refusal
+KINDS = {
+    "one folder a class": (with_classes, {}, dict(ANT_BEE, n=11, test=1, caveat="held out")),
+    "pictures alone": (flat, {}, dict(UNLABELLED, n=11, test=1, channels=3, caveat="one image in 10 is held out")),
+    "grey pictures alone": (lambda f: flat(f, mode="L"), {}, dict(UNLABELLED, channels=1)),
+    "one class alone": (
+        lambda f: picture_folder(f, classes=["ant"]),
+        {},
+        dict(classes=1, class_names=["ant"], n=5, test=1),
+    ),
+    "train and test": (
+        lambda f: split_folder(f, "train", "test"),
+        TWELVE,
+        dict(ANT_BEE, n=12, test=12, no_caveat=True),
+    ),
+    "train and val": (lambda f: split_folder(f, "train", "val"), TWELVE, dict(ANT_BEE, n=12, test=12, no_caveat=True)),
+    "train and valid": (lambda f: split_folder(f, "train", "valid"), {}, dict(ANT_BEE, n=12, test=12)),
+    "train and validation": (lambda f: split_folder(f, "train", "validation"), {}, dict(ANT_BEE, n=12, test=12)),
+    "Training and Testing": (lambda f: split_folder(f, "Training", "Testing"), {}, dict(ANT_BEE, n=12, test=12)),
+    "train, val and test": (
+        lambda f: split_folder(f, "train", "val", "test"),
+        {},
+        dict(ANT_BEE, n=12, test=12, caveat="passed over: val/"),
+    ),
+    "train alone": (lambda f: split_folder(f, "train"), {}, dict(ANT_BEE, n=11, test=1, caveat="held out")),
+    "train and test of pictures alone": (
+        lambda f: flat(flat(f / "train").parent / "test", n=5).parent,
+        {},
+        dict(UNLABELLED, n=12, test=5),
+    ),
+    "a class that is called train": (
+        lambda f: picture_folder(f, classes=["car", "test", "train"]),
+        {},
+        dict(classes=3, class_names=["car", "test", "train"]),
+    ),
+    "a test class that has no training images": (
+        lambda f: picture_folder(split_folder(f, "train", "test") / "test", classes=["cow"]).parent,
+        {},
+        ["test/ has classes that train/ has not: cow"],
+    ),
+    "test pictures without classes": (
+        lambda f: flat(split_folder(f, "train") / "test").parent,
+        {},
+        ["test/ has classes that train/ has not: all"],
+    ),
+    "a folder in which the classes' folder lies": (
+        lambda f: split_folder(f, "images"),
+        {},
+        ["sub-folders inside classes: images/ant, images/bee", "name the folder that holds the classes"],
+    ),
+    "hidden files": (
+        lambda f: with_files(with_classes(f), _hidden=b"1", ant___DS_Store=b"1"),
+        TWELVE,
+        dict(ANT_BEE, n=11, caveat="held out"),
+    ),
+    "a text beside the pictures of a class": (
+        lambda f: with_files(with_classes(f), ant__notes_txt=b"hello"),
+        {},
+        dict(ANT_BEE, n=11, caveat="passed over: ant/notes.txt"),
+    ),
+    "texts beside pictures alone": (
+        lambda f: with_files(flat(f), labels_csv=b"name,label", LICENSE="frei verfügbar".encode()),
+        {},
+        dict(UNLABELLED, n=11, caveat="passed over: LICENSE, labels.csv"),
+    ),
+    "a text in Latin-1": (
+        lambda f: with_files(flat(f), notes_txt="schön".encode("latin-1")),
+        {},
+        dict(UNLABELLED, caveat="notes.txt"),
+    ),
+    "a text beside the classes": (
+        lambda f: with_files(with_classes(f), README_md=b"about"),
+        {},
+        dict(ANT_BEE, n=11, caveat="passed over: README.md"),
+    ),
+    "texts alone": (lambda f: with_files(f, a_txt=b"1", b_txt=b"2"), {}, ["no training images, only other files"]),
+    "a class of texts": (
+        lambda f: with_files(with_classes(f), cow__a_txt=b"moo"),
+        {},
+        ["no training images of cow, only other files"],
+    ),
+    "a text that is called a picture": (
+        lambda f: with_files(with_classes(f), ant__a_jpg=b"hello"),
+        {},
+        ["ant/a.jpg (not an image)"],
+    ),
+    "an archive among the pictures": (
+        lambda f: with_files(with_classes(f), ant__a_zip=b"PK\x03\x04\x00\xff"),
+        {},
+        ["ant/a.zip (not an image)"],
+    ),
+    "photographs of a kind that is not read": (
+        lambda f: with_files(with_classes(f), ant__a_heic=b"ftypheic"),
+        {},
+        ["ant/a.heic (not an image)"],
+    ),
+    "16 bits, all used": (
+        lambda f: deep_folder(f, 65535),
+        TWELVE,
+        dict(ANT_BEE, channels=1, caveat="12 of 12 images of 16 bits, scaled so that 65535 is white", brightest=255),
+    ),
+    "16 bits, of which 12 are used": (
+        lambda f: deep_folder(f, 4095),
+        TWELVE,
+        dict(ANT_BEE, channels=1, caveat="scaled so that 4095 is white", brightest=255),
+    ),
+    "16 bits, of which 10 are used, TIFF": (
+        lambda f: deep_folder(f, 600, suffix="tif"),
+        TWELVE,
+        dict(ANT_BEE, caveat="1023 is white", brightest=150),
+    ),
+    "32 bits": (
+        lambda f: deep_folder(f, 10**6, np.int32, "tif"),
+        {},
+        ["12 of 12 files", "ant/0.tif (neither 8 nor 16 bits a channel"],
+    ),
+    "transparency": (
+        see_through,
+        TWELVE,
+        dict(UNLABELLED, channels=3, caveat="12 of 12 images with transparency, laid on white", corner=[255, 255, 255]),
+    ),
+    "transparency on a colour of one's choice": (
+        see_through,
+        dict(TWELVE, background="#0000ff"),
+        dict(channels=3, caveat="laid on #0000ff", corner=[0, 0, 255]),
+    ),
+    "grey with transparency": (
+        lambda f: see_through(f, "LA"),
+        TWELVE,
+        dict(channels=1, caveat="laid on white", corner=[255]),
+    ),
+    "transparency of a palette": (palette_folder, TWELVE, dict(channels=3, caveat="laid on white", corner=[255] * 3)),
+    "WebP with transparency": (
+        lambda f: see_through(f, suffix="webp", lossless=True),
+        TWELVE,
+        dict(channels=3, caveat="laid on white", corner=[255] * 3),
+    ),
+    "an alpha channel that hides nothing": (
+        lambda f: flat(f, mode="RGBA"),
+        TWELVE,
+        dict(UNLABELLED, caveat="one image in 10 is held out", without="transparency"),
+    ),
+    "white on transparent": (
+        lambda f: see_through(f, "LA"),
+        dict(background="#c8c8c8"),
+        ["00.png", "one colour all over", "laid on #c8c8c8"],
+    ),
+    "wide pictures, cut": (
+        stripes,
+        dict(size=10),
+        dict(caveat="12 of 12 images cut to their central square", corner=[200, 0, 0]),
+    ),
+    "wide pictures, padded": (
+        stripes,
+        dict(size=20, non_square="pad"),
+        dict(caveat="12 of 12 images padded to squares with white", corner=[255] * 3, middle=[200, 0, 0]),
+    ),
+    "high pictures, padded with a colour": (
+        lambda f: stripes(f, (10, 20)),
+        dict(size=20, non_square="pad", background="black"),
+        dict(caveat="padded to squares with black", corner=[0] * 3),
+    ),
+    "pictures of many shapes": (
+        lambda f: picture(flat(f) / "wide.png", size=(30, 12)).parent,
+        TWELVE,
+        dict(UNLABELLED, n=12, caveat="1 of 13 images cut"),
+    ),
+    "a black picture": (lambda f: one_colour_in(f, "black"), {}, ["bee/blank.png", "one colour all over"]),
+    "a picture of one colour": (lambda f: one_colour_in(f, (9, 80, 200)), {}, ["bee/blank.png", "one colour all over"]),
+    "pictures of many modes": (
+        lambda f: with_classes(f, {"1": "a.png", "P": "b.gif", "CMYK": "c.jpg", "L": "d.bmp", "YCbCr": "e.jpg"}),
+        {},
+        dict(ANT_BEE, n=16, test=1, channels=3),
+    ),
+    "arrays without labels": (
+        lambda f: npz(f.with_suffix(".npz"), y_train=None, y_test=None),
+        {},
+        dict(UNLABELLED, n=30, test=6),
+    ),
+    "training images alone": (
+        lambda f: npz(f.with_suffix(".npz"), x_test=None, y_train=None, y_test=None),
+        {},
+        dict(UNLABELLED, n=27, test=3),
+    ),
+    "one label": (lambda f: npz(f.with_suffix(".npz"), classes=1), {}, dict(classes=1, class_names=["0"])),
+    "class names": (
+        lambda f: npz(f.with_suffix(".npz"), class_names=np.array(["c", "a", "b"])),
+        {},
+        dict(classes=3, class_names=["c", "a", "b"], labels=[0, 1, 2]),
+    ),
+    "class names called classes": (
+        lambda f: (
+            npz(f.with_suffix(".npz"), classes=3, **{"x_train": X})
+            and archive(f.with_suffix(".npz"), parts() + [("classes.npy", npy(np.array(["c", "a", "b"])))])
+        ),
+        {},
+        dict(class_names=["c", "a", "b"]),
+    ),
+    "labels in words": (
+        lambda f: npz(
+            f.with_suffix(".npz"),
+            y_train=np.array(["cow", "ant", "bee"] * 10),
+            y_test=np.array(["ant", "cow"] * 3),
+        ),
+        {},
+        dict(classes=3, class_names=["ant", "bee", "cow"], labels=[2, 0, 1], test_labels=[0, 2, 0]),
+    ),
+    "labels in words, in an order of one's own": (
+        lambda f: npz(
+            f.with_suffix(".npz"),
+            y_train=np.array(["cow", "ant", "bee"] * 10),
+            y_test=np.array(["ant", "cow"] * 3),
+            class_names=np.array(["bee", "cow", "ant"]),
+        ),
+        {},
+        dict(classes=3, class_names=["bee", "cow", "ant"], labels=[1, 2, 0]),
+    ),
+    "arrays of 16 bits": (
+        lambda f: npz(f.with_suffix(".npz"), x_train=U16, x_test=U16[:6]),
+        dict(size=8),
+        dict(channels=1, caveat="scaled so that 2047 is white", brightest=239),
+    ),
+    "wide arrays, padded": (
+        lambda f: npz(f.with_suffix(".npz"), shape=(8, 12, 3)),
+        dict(size=12, non_square="pad", background="red"),
+        dict(caveat="images of 12x8 padded to squares with red", corner=[255, 0, 0]),
+    ),
+    "arrays of other names": (
+        lambda f: archive(f.with_suffix(".npz"), [("images.npy", npy(X)), ("labels.npy", npy(Y))]),
+        {},
+        ["x_train is not among the arrays (images, labels)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_own_pictures_are_read_as_expected_or_refused(kind, tmp_path):
+    make, arguments, expected = KINDS[kind]
+    source = make(tmp_path / "mine")
+    if isinstance(expected, list):
+        assert_refused(tmp_path, source, str(source), *expected, **arguments)
+        return
+    before = footprint(tmp_path)
+    data = D.load(source, **arguments)
+    assert footprint(tmp_path) == before and data.name == "mine"
+    caveat = "" if "no_caveat" in expected else data.caveat
+    found = dict(
+        n=len(data),
+        test=len(data.x_test),
+        classes=data.classes,
+        class_names=data.class_names,
+        channels=data.channels,
+        caveat=expected.get("caveat", "") if expected.get("caveat", "") in data.caveat else data.caveat,
+        no_caveat=data.caveat == caveat,
+        without=expected.get("without") if expected.get("without", "nothing") not in data.caveat else data.caveat,
+        labels=data.y_train[:3].tolist(),
+        test_labels=data.y_test[:3].tolist(),
+        brightest=max(int(data.x_train.max()), int(data.x_test.max())),
+        corner=corner(data),
+        middle=corner(data, row=data.size // 2),
+    )
+    assert {key: found[key] for key in expected} == expected
+    assert data.size == arguments.get("size", 32) and data.caveat.count("held out") <= 1
+    assert data.y_train.unique().tolist() == list(range(data.classes)) and data.y_test.max() < data.classes
+    assert len(data.x_train) == len(data.y_train) and len(data.x_test) == len(data.y_test)
+    if data.names_train:
+        assert all((source / name).is_file() for name in data.names_train + data.names_test)
+        assert not set(data.names_train) & set(data.names_test)
+
+
+def test_background_and_frame_change_nothing_where_there_is_nothing_to_change(tmp_path):
+    folder = picture_folder(tmp_path / "mine")
+    plain, other = D.load(folder), D.load(folder, background="navy", non_square="pad")
+    assert plain.fingerprint == other.fingerprint and plain.caveat == other.caveat
+    assert D.load("digits", background="navy", non_square="pad").fingerprint == D.load("digits").fingerprint
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (dict(background="whiteish"), ["'whiteish'", "colour"]),
+        (dict(background=3), ["3", "colour"]),
+        (dict(background=None), ["None", "colour"]),
+        (dict(non_square="stretch"), ["'stretch'", "crop, pad"]),
+    ],
+)
+def test_backgrounds_and_frames_that_are_none_are_refused(wrong, words, tmp_path):
+    assert_refused(tmp_path, flat(tmp_path / "mine"), *words, **wrong)
+
+
+def test_images_without_labels_have_no_condition(tmp_path):
+    data = D.load(flat(tmp_path / "mine"))
+    assert repr(data).endswith("no labels") and data.y_train.tolist() == [0] * 11
+    with pytest.raises(ValueError, match="mine has no labels.*condition none or category"):
+        data.labelled()
+    assert len(data.subset(5, seed=0)) == 5 and len(data.with_validation(seed=0).x_test) == 1
 
 
 def test_a_folder_of_images(tmp_path):

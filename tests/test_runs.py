@@ -348,6 +348,24 @@ def images_file(path, dark):
     return str(path)
 
 
+@pytest.mark.parametrize("condition", ["none", "category"])
+def test_pictures_without_labels_are_trained_on(tmp_path, condition):
+    x = np.random.default_rng(0).integers(0, 255, (80, 32, 40), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", x_train=x)
+    config = Config(preset="smoke", dataset=tmp_path / "mine.npz", condition=condition, steps=1)
+    run = fit(config, root=tmp_path / "runs")
+    assert run.record["data"]["classes"] == 1 and "central square" in run.record["data"]["caveat"]
+    assert runs.data_of(run).fingerprint == run.record["data"]["fingerprint"]
+    padded = config.replace(non_square="pad", background="black")
+    other = runs.prepare_data(padded)
+    assert other.x_train[:, :, 0].max() == 0 and "padded to squares with black" in other.caveat
+    assert runs.run_folder(padded, other, tmp_path / "runs") != run.dir
+    with pytest.raises(ValueError, match="^mine has no labels, or a single class: no classifier"):
+        runs.classifier_of(other, tmp_path)
+    with pytest.raises(ValueError, match="^condition = 'label': the data has no labels.*choose condition none or"):
+        runs.prepare_data(Config(preset="smoke", dataset=tmp_path / "mine.npz"))
+
+
 def test_a_run_is_measured_on_its_own_data(tmp_path):
     run = fit(
         Config(preset="smoke", dataset=images_file(tmp_path / "a.npz", 255), model="aae", steps=1),
