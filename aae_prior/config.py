@@ -19,13 +19,13 @@ from .machine import check_machine
 from .recipes import PRESETS, RECIPES, Times, recipe_name, tuned_values
 from .refusals import SettingError, check_names, refuse
 from aae_prior.values import (
-    ColourName,
     COUNT,
     DATASETS,
     FACTOR,
     SWITCH,
     WEIGHT,
     Between,
+    ColourName,
     DatasetName,
     DeviceName,
     OneOf,
