@@ -28,7 +28,12 @@ suppress_warnings = ["myst.header"]  # a notebook may go from a title to a headi
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_theme_options = dict(home_page_in_toc=False, show_navbar_depth=1, show_toc_level=2, use_download_button=False)
+html_theme_options = dict(
+    show_toc_level=2,
+    use_download_button=False,
+    collapse_navigation=True,  # half of the building time went into margins with every page in them
+    navigation_depth=2,
+)
 html_static_path = [
     str(ROOT / "book/_static"),
     str(Path(itables.__file__).parent / "html/dt_bundle.js"),
@@ -55,8 +60,8 @@ toc_object_entries_show_parents = "hide"
 def plain_docstring(app, what, name, obj, options, lines):
     "Backticks as code; what reStructuredText would read as its own marks stays what it is."
     parts = re.split(r"(`[^`]+`)", "\n".join(lines))
-    text = "".join(f"`{part}`" if part[:1] == "`" else re.sub(r"([*|_\\])", r"\\\1", part) for part in parts)
-    lines[:] = [f"| {line.strip()}" if line.strip() else "" for line in text.splitlines()] + [""]
+    text = "".join(f"`{part}`\\ " if part[:1] == "`" else re.sub(r"([*|_\\])", r"\\\1", part) for part in parts)
+    lines[:] = [line.strip() for line in text.splitlines()] + [""]
 
 
 CELL = re.compile(r"^# %% \.\./nbs/(\w+)\.ipynb #(\w+)\n(.*?)(?=^# %% |\Z)", re.M | re.S)

@@ -309,9 +309,9 @@ def contents(explorer):
 EXPLORER = """# Explorer
 
 Turn the knobs of the learned prior in the page; nothing is sent anywhere.
-[Open it in a page of its own](pathname:explorer/index.html).
 
 ```{raw} html
+<p><a href="explorer/index.html">Open it in a page of its own</a></p>
 <iframe class="explorer" src="explorer/index.html" title="Explorer of the learned prior"></iframe>
 ```
 """
