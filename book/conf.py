@@ -44,6 +44,7 @@ html_css_files = ["book.css"]
 html_extra_path = [str(ROOT / "out/book_source/extra")]  # the explorer, where it was built
 html_copy_source = False
 html_show_sourcelink = False
+html_domain_indices = False  # an index of modules beside reference/api has nothing more to say
 mathjax_path = "tex-svg.js"  # one file with its glyphs in it, from the package and not from another host
 
 # ---- reference: a docstring is plain text with `code`; its source is the cell that defines it ----

@@ -213,7 +213,7 @@ def claims(rows):
         lines = list(judged(claim, rows))
         write(f"claims/{slug(claim.key)}.md", claim_page(claim, rows, differs))
         cells = dict.fromkeys(datasets, "")
-        for dataset, about, verdict, ours, *_ in lines:
+        for dataset, _, verdict, ours, *_ in lines:
             counts[sign(verdict)] += 1
             link = f"[{sign(verdict)}{deciding(ours)}](#{slug(claim.key)}-{dataset})"
             cells[dataset] = " ".join(filter(None, [cells[dataset], link]))
@@ -378,7 +378,7 @@ def build():
     "Sphinx's exit status; a warning is an error"
     shutil.rmtree(TARGET, ignore_errors=True)
     return subprocess.call(
-        [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-c", BOOK, "-E"]
+        [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-j", "auto", "-c", BOOK, "-E"]
         + ["-d", ROOT / "out/book_doctrees", SOURCE, TARGET]
     )
 
