@@ -1,7 +1,7 @@
 // The table of results.html: DataTables, as the Python package itables brings it.
 import DataTable from "./dt_bundle.js";
 
-new DataTable("#results", {
+new DataTable("#rows", {
   pageLength: 25,
   lengthMenu: [25, 100, { label: "all", value: -1 }],
   order: [],
