@@ -306,7 +306,7 @@ def contents(explorer):
 
     def numbered(number):
         name = library(number)
-        return (title_of(NOTEBOOKS / f"{name}.ipynb").capitalize(), f"nbs/{name}")
+        return (title_of(NOTEBOOKS / f"{name}.ipynb").capitalize().replace("_", " "), f"nbs/{name}")
 
     return "\n\n".join(
         [
