@@ -7,13 +7,14 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help fig8 paper bench test test-all readme check clean
+.PHONY: help fig8 paper bench book test test-all readme check clean
 
 help:
 	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
 	@echo "make paper     everything that is published, or a part: make paper DATASET=mnist FIGURE=8 PRESET=cpu SEED=0;"
 	@echo "               with PLAN=1 only say what would run, what is there and how long it takes"
 	@echo "make bench     time the training step beside its references (about 10 minutes on a quiet machine)"
+	@echo "make book      the notebooks as a web site in out/book (1 to 2 minutes, nothing is trained)"
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
 	@echo "make readme    README.md from nbs/index.ipynb"
@@ -40,6 +41,12 @@ $(VENV)/installed-bench: pyproject.toml
 	$(PIP) install -e '.[bench]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-book: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), with Sphinx: torch is large, this takes some minutes"
+	$(PIP) install -e '.[book]'
+	@touch $(VENV)/installed $@
+
 # ---- figures: `make fig8` runs nbs/fig8_*.ipynb ----
 
 fig8: $(VENV)/installed
@@ -63,6 +70,11 @@ echo "aae-prior run $(1) out/$$name.ipynb $(ARGS)"; \
 $(BIN)/aae-prior run $(1) out/$$name.ipynb $(ARGS); \
 echo "pictures:"; find "$(CURDIR)/out" "$(CURDIR)/figures" -name '*.png' -newer out/.started
 endef
+
+# ---- the book: out/book/index.html ----
+
+book: $(VENV)/installed-book
+	$(BIN)/python book/make.py
 
 # ---- tests ----
 
