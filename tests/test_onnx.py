@@ -1,17 +1,12 @@
-"""A run as an ONNX file: the same images as PyTorch's, any number of them, in half the bits, or one line that says no."""
+"""A run as an ONNX file: the same images as PyTorch's, any number of them, in half the bits, or a refusal."""
 
 import hashlib
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 from aae_prior import onnx_export
 from aae_prior.batches import sample_noise
@@ -21,7 +16,9 @@ from aae_prior.onnx_export import GREY_LEVEL, export_onnx
 from aae_prior.runs import fit, load
 from aae_prior.sampling import generate, prior_codes
 
-ROOT = Path(__file__).resolve().parents[1]
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 
 @pytest.fixture(scope="module")
