@@ -289,8 +289,13 @@ def export_arguments(parser):
     add("run", help="a run folder, or the beginning of its name")
     add("--to", type=Path, required=True, help="folder to write, as in pretrained/mnist-label-ours")
     add(
+        "--format",
+        choices=("safetensors", "onnx"),
+        default="safetensors",
+        help="weights that `-p run_dir` takes, or a graph of dec and CG that needs no PyTorch [safetensors]",
+    )
+    add(
         "--networks",
-        default="dec,CG",
         help="what to keep, with commas: enc, dec, CG, D_I, D_C [dec,CG: enough to draw]",
     )
     add("--results", type=Path, help="results file whose rows go on the model card [figures/results.csv]")
@@ -298,13 +303,21 @@ def export_arguments(parser):
 
 def export_command(a) -> int:
     "Run `aae-prior export`."
-    from aae_prior.pretrained import export
-    from aae_prior.results import read_rows
+    if a.format == "onnx" and (a.networks or a.results):
+        raise ValueError("--format onnx: holds dec and CG and has no model card; leave out --networks and --results")
     from aae_prior.runs import load
     from aae_prior.samples import find_run
 
     run = load(find_run(a.run, runs_root()), "cpu")
-    networks = [name.strip() for name in a.networks.split(",")]
+    if a.format == "onnx":
+        from aae_prior.onnx_export import export_onnx
+
+        print(export_onnx(run, a.to))
+        return 0
+    from aae_prior.pretrained import export
+    from aae_prior.results import read_rows
+
+    networks = [name.strip() for name in (a.networks or "dec,CG").split(",")]
     print(export(run, a.to, networks, read_rows(a.results or project_root() / "figures" / "results.csv")))
     return 0
 
@@ -338,7 +351,11 @@ COMMANDS = {
     "sweep": ("Run a notebook for every cell of a grid, here or on Slurm.", sweep_arguments, sweep_command),
     "runs": ("List run folders: settings, state, newest figures.", runs_arguments, runs_command),
     "sample": ("Draw images from a run.", sample_arguments, sample_command),
-    "export": ("Make a finished run small: weights in bfloat16, model card.", export_arguments, export_command),
+    "export": (
+        "Make a finished run small: weights in bfloat16 with a model card, or ONNX.",
+        export_arguments,
+        export_command,
+    ),
     "recompute-stats": (
         "Let an older run or export draw through statistics of its own prior, in place.",
         recompute_stats_arguments,
