@@ -221,6 +221,10 @@ function pictureOf(model) {
       canvas.className = name;
       canvas.setAttribute("role", "img");
       canvas.width = canvas.height = model.size;
+      if (name === "all") {
+        canvas.width = model.size * Math.ceil(model.condition_dim / 2); // drawn later, and nothing is to move then
+        canvas.height = 2 * model.size;
+      }
       box.append(canvas);
     }
     element("pictures").append(box);
