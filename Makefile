@@ -7,7 +7,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help fig8 paper bench book test test-all readme check clean
+.PHONY: help fig8 paper bench book explorer test test-all readme check clean
 
 help:
 	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
@@ -15,6 +15,7 @@ help:
 	@echo "               with PLAN=1 only say what would run, what is there and how long it takes"
 	@echo "make bench     time the training step beside its references (about 10 minutes on a quiet machine)"
 	@echo "make book      the notebooks as a web site in out/book (1 to 2 minutes, nothing is trained)"
+	@echo "make explorer  build the page that draws in the browser into out/explorer (npm brings onnxruntime-web)"
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
 	@echo "make readme    README.md from nbs/index.ipynb"
@@ -45,6 +46,10 @@ $(VENV)/installed-book: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), with Sphinx: torch is large, this takes some minutes"
 	$(PIP) install -e '.[book]'
+$(VENV)/installed-onnx: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), with onnx: torch is large, this takes some minutes"
+	$(PIP) install -e '.[onnx]'
 	@touch $(VENV)/installed $@
 
 # ---- figures: `make fig8` runs nbs/fig8_*.ipynb ----
@@ -62,6 +67,9 @@ paper: $(VENV)/installed
 
 bench: $(VENV)/installed-bench
 	@$(call run_notebook,nbs/benchmark.ipynb)
+
+explorer: $(VENV)/installed-onnx
+	@$(BIN)/python book/explorer/build.py
 
 # Called with nbs/NAME.ipynb: writes out/NAME.ipynb and names the pictures it drew.
 define run_notebook

@@ -27,9 +27,8 @@ BOOK, NOTEBOOKS, FIGURES = ROOT / "book", ROOT / "nbs", ROOT / "figures"
 SOURCE, TARGET = ROOT / "out/book_source", ROOT / "out/book"
 
 METHOD = "01 02 02a 02b 03 03a 03b 02d 02c 04 04b 05 06 06b".split()
-HOUSE = (
-    "00 00b 00c 07 07a 07b 07c 07d 07e 08 08a 08b 08c 08d 09 09a 09b 09c 09d 10 11 12 13 14 15 16".split()
-)  # data, settings, runs, sweeps, and what writes the pictures and numbers down
+# data, settings, runs, sweeps, and what writes the pictures and numbers down
+HOUSE = [n for n in sorted(p.stem.split("_")[0] for p in NOTEBOOKS.glob("[0-9]*_*.ipynb")) if n not in METHOD]
 BEYOND = ["trials", "ablations", "stability", "benchmark", "authors_pictures"]
 SAID = {
     "digits": "the embedded digits",
@@ -359,9 +358,10 @@ def gather():
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(FIGURES, SOURCE / "figures", ignore=shutil.ignore_patterns("*.md"))
     (SOURCE / "extra").mkdir()
-    explorer = (BOOK / "explorer/index.html").exists()
+    built = ROOT / "out/explorer"  # book/explorer/build.py makes it
+    explorer = (built / "index.html").exists()
     if explorer:
-        shutil.copytree(BOOK / "explorer", SOURCE / "extra/explorer")
+        shutil.copytree(built, SOURCE / "extra/explorer")
         write("explorer.md", EXPLORER)
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         if path.stem != "index":

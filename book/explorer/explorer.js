@@ -221,6 +221,10 @@ function pictureOf(model) {
       canvas.className = name;
       canvas.setAttribute("role", "img");
       canvas.width = canvas.height = model.size;
+      if (name === "all") {
+        canvas.width = model.size * Math.ceil(model.condition_dim / 2); // drawn later, and nothing is to move then
+        canvas.height = 2 * model.size;
+      }
       box.append(canvas);
     }
     element("pictures").append(box);
@@ -428,12 +432,11 @@ async function begin() {
   if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly");
   const described = download("models.json").then((answer) => answer.json());
   try {
-    ort = await import("./onnxruntime/ort.wasm.bundle.min.mjs");
+    ort = await import("./onnxruntime/ort.wasm.min.mjs");
   } catch {
     throw new Error("onnxruntime could not be downloaded");
   }
   ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmPaths = { wasm: new URL("onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
   models = await described;
   readAddress();
   listen();
