@@ -1,4 +1,4 @@
-"""The explorer in a real browser: what it draws, how fast, what it asks for, and that it can be used without a mouse."""
+"""The explorer in a real browser: what it draws, how fast, what it asks for, and its use without a mouse."""
 
 import base64
 import functools
