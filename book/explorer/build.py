@@ -32,13 +32,17 @@ INTEGRITY = (  # of the package, as npm gives it
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
+class NoRuntime(ValueError):
+    "The runtime cannot be had: no npm, or no network."
+
+
 def integrity(path: Path) -> str:
     "The sha512 of a file in npm's form."
     return "sha512-" + base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
 
 
 def runtime_package(folder: Path) -> Path:
-    "The package RUNTIME as `npm pack` brings it, in `folder`. ValueError where it cannot be had or is another one."
+    "The package RUNTIME as `npm pack` brings it, in `folder`. NoRuntime without it, ValueError for another."
     path = folder / (RUNTIME.replace("@", "-") + ".tgz")
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,10 +50,10 @@ def runtime_package(folder: Path) -> Path:
         try:
             subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)
         except FileNotFoundError:
-            raise ValueError(f"npm is not installed; it brings {RUNTIME}, which the explorer runs on") from None
-        except subprocess.CalledProcessError as error:
-            said = " ".join(error.stderr.split())
-            raise ValueError(f"`{' '.join(words)}` failed: {said[-300:]}") from None
+            raise NoRuntime(f"npm is not installed; it brings {RUNTIME}, which the explorer runs on") from None
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            said = " ".join(str(error.stderr or error).split())
+            raise NoRuntime(f"`{' '.join(words)}` failed: {said[-300:]}") from None
     if integrity(path) != INTEGRITY:
         raise ValueError(f"{path} is not {RUNTIME} as pinned in {__file__}; remove it and build again")
     return path

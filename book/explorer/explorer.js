@@ -161,6 +161,7 @@ function paint(canvas, model, images, columns) {
 const milliseconds = [];
 function showSpeed(taken) {
   milliseconds.push(taken);
+  if (milliseconds.length < 5) return; // the first ones take longer
   if (milliseconds.length > 30) milliseconds.shift();
   const middle = [...milliseconds].sort((a, b) => a - b)[Math.floor(milliseconds.length / 2)];
   element("speed").textContent = `${middle.toFixed(1)} ms`;
@@ -326,11 +327,11 @@ function labelButton(name, i) {
 function drawPad() {
   const pad = element("pad");
   const context = pad.getContext("2d");
-  const style = getComputedStyle(document.documentElement);
+  const style = getComputedStyle(pad);
   const side = pad.width;
   const at = (a) => ((a + REACH) / (2 * REACH)) * side;
   context.clearRect(0, 0, side, side);
-  context.strokeStyle = getComputedStyle(pad).borderTopColor;
+  context.strokeStyle = style.borderTopColor;
   context.beginPath();
   for (const a of [-1, 0, 1]) {
     context.moveTo(at(a), 0);
@@ -339,7 +340,7 @@ function drawPad() {
     context.lineTo(side, at(a));
   }
   context.stroke();
-  context.fillStyle = getComputedStyle(element("play")).color || style.color;
+  context.fillStyle = style.color;
   context.beginPath();
   context.arc(at(state.offsets[2 * pair]), at(-state.offsets[2 * pair + 1]), 8, 0, 2 * Math.PI);
   context.fill();
