@@ -125,9 +125,9 @@ def rounded(values: dict) -> dict:
     return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
 
 
-def write_csv(path, rows: list):
-    "A list of dicts as a table."
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def write_csv(path, rows: list, columns=None):
+    "A list of dicts as a table of `columns` (without them, of all names in the rows), whole or not at all."
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     table = csv.DictWriter(text, names, lineterminator="\n")
     table.writeheader()

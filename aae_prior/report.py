@@ -7,14 +7,13 @@ __all__ = ['aligned_columns', 'running_line', 'elapsed', 'state_rows', 'Screen',
            'means_table', 'failure_lines', 'write_summary', 'summarise', 'run_row', 'run_rows']
 
 # %% ../nbs/09d_report.ipynb #8c5ef3f9
-import csv
 import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
 
 from .config import Config
-from .files import markdown_table, read_csv
+from .files import markdown_table, read_csv, write_csv
 from .notebooks import last_line, last_printed_line
 from .progress import Pace, newest_line, progress_text
 from .results import HEADER, KEY, means, read_rows
@@ -163,10 +162,7 @@ def write_summary(sweep: Sweep, rows: list, command: str):
         markdown_table(means_table(rows, varied)) if rows else "No rows of results.",
     ]
     (sweep.folder / "summary.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    with open(sweep.folder / "summary.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0] if rows else HEADER, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(sweep.folder / "summary.csv", rows, rows[0] if rows else HEADER)
 
 
 def summarise(sweep: Sweep, command: str) -> int:

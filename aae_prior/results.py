@@ -10,7 +10,6 @@ __all__ = ['HEALTHY', 'HEADER', 'TOPIC', 'KEY', 'HEADLINES', 'runs_for', 'about'
 
 # %% ../nbs/10_results.ipynb #f3549c92
 import csv
-import io
 import json
 import re
 import shlex
@@ -22,7 +21,7 @@ from IPython.display import Markdown, display
 
 from .config import Config
 from .data import Data
-from .files import locked, markdown_table, project_root, write_atomic
+from .files import locked, markdown_table, project_root, write_atomic, write_csv
 from .machine import cpu_model
 from .parameters import PARAMETERS
 from .plots import collapse_panel, filmstrip, loss_curves, save
@@ -203,7 +202,7 @@ def merge_rows(path, rows):
 
     They replace rows with the same `key_of`. A topic's rows of another `training_of`, and its mean of seeds that
     were not kept apart, go as well: they have no place in one mean with the new ones."""
-    path, text = Path(path), io.StringIO()
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new, training = {key_of(row): row for row in rows}, {topic_of(row): training_of(row) for row in rows}
 
@@ -215,10 +214,7 @@ def merge_rows(path, rows):
 
     with locked(path.with_name(f".{path.name}.lock")):
         merged = [row for row in read_rows(path) if stays(row)] + list(new.values())
-        writer = csv.DictWriter(text, HEADER, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(merged, key=lambda row: (row["figure"], row["dataset"])))
-        write_atomic(path, text.getvalue().encode("utf-8"))
+        write_csv(path, sorted(merged, key=lambda row: (row["figure"], row["dataset"])), HEADER)
 
 # %% ../nbs/10_results.ipynb #16830d10
 def over_seeds(rows):
