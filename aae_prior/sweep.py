@@ -239,6 +239,7 @@ class Sweep:
             claim_folder(cell, notebook)
         self.engine = ENGINES[cluster](folder / "jobs", resources)
         self.queue_answers = True
+        self.in_queue = set()  # ids of jobs; one that has written its last word may still be on its way out
         self.records = {cell.name: read_json(cell.folder / "cell.json") for cell in cells}
         self.states = {cell.name: "waiting" for cell in cells}
         self.submissions = {cell.name: 0 for cell in cells}
@@ -256,11 +257,17 @@ class Sweep:
         "The jobs of cells that are queued or running."
         return [job for name, job in self.jobs.items() if self.states[name] in ("queued", "running")]
 
+    def jobs_with_resources(self) -> list:
+        "Those, and the jobs of ended cells that have not left the queue yet."
+        active = self.active_jobs()
+        return active + [job for job in self.jobs.values() if job.job_id in self.in_queue and job not in active]
+
     def refresh(self) -> dict:
         "Ask the queue and the cells; name -> state. A queue that does not answer changes nothing."
         queue = self.engine.queue(list(self.jobs.values()))
         self.queue_answers = queue is not None
         if self.queue_answers:
+            self.in_queue = set(queue)
             self.states = {cell.name: self.state(cell, queue) for cell in self.cells}
         return self.states
 
@@ -283,7 +290,7 @@ class Sweep:
     def submit_waiting(self):
         "Submit waiting cells: on Slurm all at first, since the array keeps the limit; else what there is room for."
         waiting = [cell for cell in self.cells if self.states[cell.name] == "waiting"]
-        active = len(self.active_jobs())
+        active = len(self.jobs_with_resources())
         one_array = self.cluster == "slurm"
         room = len(waiting) if one_array and not active else max(0, self.resources.jobs - active)
         chosen = waiting[:room]
@@ -296,7 +303,7 @@ class Sweep:
         if not cells:
             return
         works = [Job(self.notebook.path, cell.folder, cell.parameters, self.resources.cpus) for cell in cells]
-        for cell, job in zip(cells, self.engine.submit(works, self.active_jobs())):
+        for cell, job in zip(cells, self.engine.submit(works, self.jobs_with_resources())):
             self.jobs[cell.name] = job
             self.submissions[cell.name] += 1
             self.states[cell.name] = "queued" if self.cluster == "slurm" else "running"

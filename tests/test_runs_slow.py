@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_runs import PLAIN, assert_same_run, no_leftovers
 
-from aae_prior import checkpoints, runs
+from aae_prior import checkpoints, files, runs
 from aae_prior.files import CannotWrite
 from aae_prior.runs import fit, load
 
@@ -133,9 +133,9 @@ class Faults:
         return File()
 
     def install(self, patch):
-        patch.setattr(runs, "open", self.open, raising=False)
+        patch.setattr(files, "open", self.open, raising=False)
         for name in ("fsync", "replace", "mkdir"):
-            patch.setattr(runs.os, name, self.wrap(name, getattr(os, name)))
+            patch.setattr(os, name, self.wrap(name, getattr(os, name)))
         patch.setattr(Path, "unlink", self.wrap("unlink", Path.unlink))
 
 
