@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aae_prior.captions import rules
 from aae_prior.results import HEADER, read_rows
 from aae_prior.verdicts import CHANNELS, CLAIMS, COLUMNS, claims_of, decide, groups_of, verdict, verdicts_table
 
@@ -20,10 +21,15 @@ each_claim = pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
 
 
 def notebook_of(figure):
-    "Text of the code and prose of the one notebook that draws a figure"
+    "Code of the one notebook that draws a figure"
     [path] = (ROOT / "nbs").glob("table1_*.ipynb" if figure == "Table 1" else f"fig{figure}_*.ipynb")
-    text = "\n\n".join("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
-    return text.replace("\\\n", "")  # a line that goes on in the next
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def a_data_set(claim):
+    "One that the claim is judged on"
+    return next(name for name in CHANNELS if claim.key in claims_of(claim.figure, name))
 
 
 def lines(table):
@@ -46,7 +52,7 @@ def rows_of(claim, **models):
 @each_claim
 def test_notebook_quotes_the_sentence_and_asks_the_rule(claim):
     text = notebook_of(claim.figure)
-    assert claim.said in text
+    assert f'closing("{claim.figure}", results.rows' in text and claim.said in rules(claim.figure, a_data_set(claim))
     assert '"reproduced"' not in text and "not reproduced" not in text, "a notebook has no rule of its own"
 
 
