@@ -7,7 +7,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help fig8 paper bench book explorer test test-all readme check clean
+.PHONY: help fig8 paper bench book explorer test test-all captions readme check clean
 
 help:
 	@echo "make fig8      train both models on the embedded digits and draw Figure 8"
@@ -18,8 +18,9 @@ help:
 	@echo "make explorer  build the page that draws in the browser into out/explorer (npm brings onnxruntime-web)"
 	@echo "make test      every library notebook and the fast tests"
 	@echo "make test-all  the slow tests as well"
+	@echo "make captions  captions of the published pictures, from figures/results.csv"
 	@echo "make readme    README.md from nbs/index.ipynb"
-	@echo "make check     style by ruff, notebooks clean, package and README in step with them"
+	@echo "make check     style by ruff, notebooks clean, package, captions and README in step with them"
 	@echo "make clean     remove the environment and what builds leave behind (out/ stays)"
 
 # ---- environment: installed again only when pyproject.toml changes ----
@@ -96,6 +97,9 @@ test-all: test
 
 # ---- style; notebooks, package and README in step ----
 
+captions: $(VENV)/installed-dev
+	$(BIN)/python tools/captions.py
+
 readme: $(VENV)/installed-dev
 	$(BIN)/python tools/readme.py
 
@@ -104,6 +108,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_export
+	$(BIN)/python tools/captions.py
 	$(BIN)/python tools/readme.py
 	git diff --exit-code -- nbs aae_prior README.md
 	@test -z "$$(git status --porcelain -- nbs aae_prior README.md)" || \

@@ -19,7 +19,7 @@ from .precision import autocast
 
 # %% ../nbs/02d_extensions.ipynb #1b6ff004
 def augment(x, params):
-    "Images x (B, C, n, n) moved as each row of `params` (B, 5) in [0, 1) says, or as they are where it is None"
+    "Images x (B, C, n, n), each augmented by its row of `params` (B, 5) in [0, 1); unchanged if that is None"
     if params is None:
         return x
     n, pixels = x.shape[-1], torch.arange(x.shape[-1], device=x.device)
@@ -84,7 +84,7 @@ def keep_head(q, heads, best):
 def pretrain_Q(D_I, data, config, heads=10, batch=256):
     """Let D_I and Q learn categories of real images by L_cluster alone, for `config.cluster_steps` updates.
 
-    Q starts `heads` times side by side; the best start stays. Returns L_cluster of each at the end, (heads,)."""
+    Q has `heads` parallel heads; the best one is kept. Returns the final L_cluster of each, (heads,)."""
     k, n, device = config.categories, min(batch, len(data)), data.x_train.device
     g = generator("clusters", config.seed, device=device)
     q, D_I.q = D_I.q, nn.utils.skip_init(nn.Linear, D_I.q.in_features, heads * k, device=device)

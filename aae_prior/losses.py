@@ -20,7 +20,7 @@ def wide(x):
 def loss_D(real, *fakes, kind="non_saturating"):
     """Discriminator loss (Eqs. 4, 5), or hinge: logits (B,) of the real side and of each fake side to one number
 
-    A discriminator that is undecided loses ln 2 a side, or 1 with hinge.
+    An undecided discriminator has a loss of ln 2 for each side, or 1 with hinge.
     """
 
     def side(logits):

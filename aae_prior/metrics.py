@@ -76,7 +76,7 @@ EXPECTED_IMAGES = "expected images (N, C, H, W) with C 1 or 3, either uint8 in 0
 
 
 def check_images(images, name="images"):
-    """The images, tensor or array, as a tensor, if they keep the contract: uint8 in 0..255 or floats in [-1, 1],
+    """The images, tensor or array, as a tensor, if they have the right format: uint8 in 0..255 or floats in [-1, 1],
     `(N, C, H, W)`, C 1 or 3.
 
     Raises TypeError for another dtype and ValueError for another shape, a value outside the range or not finite; each

@@ -151,7 +151,7 @@ class CodeGenerator(nn.Module):
 
 # %% ../nbs/01_networks.ipynb #d49ce838
 class FixedPrior(nn.Module):
-    "The manually specified prior of `aae` and `maae` in the place of CG: [s, z] unchanged"
+    "The fixed prior of `aae` and `maae`, which replaces CG: [s, z] unchanged"
 
     def forward(self, z, s=None):
         return with_condition(z, s)
@@ -258,9 +258,9 @@ def build(config, channels, condition_dim=0, device="cpu"):
 
 # %% ../nbs/01_networks.ipynb #8b4b0102
 def deep(layer, x, n):
-    """Whether the convolution `layer` of maps x, n pixels wide on its smaller side, is faster as a matrix product
+    """Whether the convolution `layer` of maps x, n pixels wide on its smaller side, is faster as a matrix product.
 
-    It is where there are many weights for few pixels, and on a CPU.
+    True on a CPU for layers with many weights and few pixels.
     """
     return layer.weight.numel() >= 2**15 * n**2 and x.device.type == "cpu"
 

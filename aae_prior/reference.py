@@ -97,7 +97,7 @@ def reference_prior_phase(nets, opts, b, config, careful):
 
 # %% ../nbs/03b_reference.ipynb #8b6c0c1a
 def reference_step(nets, opts, b, config, careful=False):
-    "The same update as `step`, without any of its savings; for tests and for the benchmark"
+    "The same update as `step`, without its shortcuts; for tests and for the benchmark"
     log = reference_aae_phase(nets, opts, b, config, careful)
     if nets.D_I is not None:
         log |= reference_prior_phase(nets, opts, b, config, careful)

@@ -182,7 +182,7 @@ def prior_phase(nets, opts, b, config, real):
 
 # %% ../nbs/03_training.ipynb #7a03527b
 def step(nets, opts, b, config):
-    "Both phases of Algorithm 1 on a `Batch`; returns losses and accuracies as 0-dim tensors, nothing waits for them"
+    "Both phases of Algorithm 1 on a `Batch`; returns losses and accuracies as 0-dim tensors, without synchronising"
     with autocast(config, b.x.device):
         if nets.D_I is None:  # aae: pixel error, no prior phase
             log = aae_phase(nets, opts, b, config, F_x=b.x)

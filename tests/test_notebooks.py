@@ -157,17 +157,21 @@ def test_runs_from_top_to_bottom_from_any_folder(notebook, smoke):
     ],
 )
 def test_caption_says_what_the_rules_say_of_its_rows(notebook, smoke):
+    from aae_prior.captions import rules, said_of, words
     from aae_prior.results import read_rows
-    from aae_prior.verdicts import claims_of, rule_of, verdict
+    from aae_prior.verdicts import CLAIMS, claims_of, verdict
 
     outputs, folder, _ = smoke(notebook)
     rows = read_rows(folder / "results.csv")
-    [said] = [text for out in outputs if "*Verdict*" in (text := "".join(out.get("data", {}).get("text/markdown", "")))]
-    said = said.split("*Verdict*")[1]
-    keys = claims_of(rows[0]["figure"], "digits")
-    assert keys and rule_of(*keys, short="8-D", long="100-D") in said
-    for key in keys:
-        assert f"**{verdict(key, rows)}**" in said, key
+    figure = rows[0]["figure"]
+    [said] = [
+        text for out in outputs if "*Measured*" in (text := "".join(out.get("data", {}).get("text/markdown", "")))
+    ]
+    assert words(said.split("\n\n")[0]) <= 120
+    assert rules(figure, "digits", "8-D", "100-D") in said
+    for key in claims_of(figure, "digits"):
+        judged = [verdict(key, rows, model) for model in CLAIMS[key].models]
+        assert judged[0].startswith("not claimed") or said_of(CLAIMS[key], judged) in said, key
 
 
 def test_table_1_goes_on_without_weights_and_names_every_source(smoke):

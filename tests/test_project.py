@@ -51,7 +51,18 @@ GROUPS = dict(
         "sampling",
     },
     measures={"metrics", "extractors", "text", "colours", "plots", "diagrams"},
-    runs={"progress", "watch", "checkpoints", "runs", "results", "verdicts", "pretrained", "onnx_export", "benchmark"},
+    runs={
+        "progress",
+        "watch",
+        "checkpoints",
+        "runs",
+        "results",
+        "verdicts",
+        "captions",
+        "pretrained",
+        "onnx_export",
+        "benchmark",
+    },
     command_line={"notebooks", "jobs", "sweep", "report", "samples", "plan", "cli"},
 )
 
