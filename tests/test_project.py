@@ -50,7 +50,7 @@ GROUPS = dict(
         "reference",
         "sampling",
     },
-    measures={"metrics", "extractors", "text", "colours", "plots", "diagrams"},
+    measures={"metrics", "extractors", "priors", "text", "colours", "plots", "diagrams"},
     runs={"progress", "watch", "checkpoints", "runs", "results", "verdicts", "pretrained", "onnx_export", "benchmark"},
     command_line={"notebooks", "jobs", "sweep", "report", "samples", "plan", "cli"},
 )
