@@ -31,7 +31,7 @@ SHARE = 0.25  # of the first blob
 FITS = {
     "one Gaussian": lambda codes, seed=0: fit_mixture(codes, 1, seed),
     "mixture": lambda codes, seed=0: fit_mixture(codes, 2, seed),
-    "flow": lambda codes, seed=0: fit_flow(codes, seed, steps=250, lr=3e-3),
+    "flow": lambda codes, seed=0: fit_flow(codes, seed, steps=150, lr=5e-3),
     "kernel": fit_kernel,
 }
 each_fit = pytest.mark.parametrize("name", FITS)
