@@ -126,7 +126,7 @@ def fit_flow(codes, seed: int = 0, steps: int = FLOW_STEPS, batch: int = 256, lr
     kept, held_out = split(z, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = zuko.flows.NSF(z.shape[1], transforms=3, hidden_features=(128, 128))
+        flow = zuko.flows.NSF(z.shape[1], bins=4, transforms=3, hidden_features=(64, 64))
     optimiser = torch.optim.Adam(flow.parameters(), lr=lr)
     g = generator("flow", seed)
     best, best_step, weights = math.inf, 0, copy.deepcopy(flow.state_dict())
