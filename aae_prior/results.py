@@ -381,6 +381,7 @@ HEADLINES = {
     "authors' pictures": ("label_consistency", "purity", "inception_score"),
     "ablations": (),
     "stability": (),
+    "priors": ("fid",),
 }  # of the others all
 
 

@@ -126,6 +126,7 @@ PARAMETERS = {
     "architecture_figures": {},
     "tables2_4_architectures": {},
     "ablations": dict(preset="smoke", only="lam 10,F: first layer"),
+    "beyond_priors": dict(preset="smoke", seeds=2),
     "stability": dict(preset="smoke", seeds=2, only="hinge,last weights"),
     "table1_inception_score": dict(preset="smoke", extractors="classifier,inception", inception_weights="nowhere.pth"),
 }
@@ -206,6 +207,19 @@ def test_figure_6_sweeps_code_sizes_for_every_model(smoke):
         f"{model}, {size}-D" for size in (8, 100) for model in ("ours", "maae", "aae", "aae, stochastic")
     ] + ["real test images"]
     assert (folder / "fig6_high_dimensional_digits_sweep.png").exists()
+
+
+def test_every_prior_is_measured_on_every_auto_encoder_and_seed(smoke):
+    _, folder, _ = smoke("beyond_priors")
+    rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))
+    fitted = ["one Gaussian", "mixture of 10", "mixture of 100", "flow", "kernel"]
+    priors = ["N(0, I)", *fitted, "reconstructions"]
+    pairs = [(model, prior) for model in ("ours", "maae", "aae") for prior in priors] + [("ours", "CG")]
+    for seed in "01":
+        for metric in ("fid", "precision", "recall"):
+            measured = [(r["model"], r["claim"]) for r in rows if (r["metric"], r["seed"]) == (metric, seed)]
+            expected = pairs + [("real test images", "real images")] * (seed == "0")
+            assert sorted(measured) == sorted(expected)
 
 
 def test_figure_8_gives_its_rows_and_the_same_pixels_again(smoke, shared, tmp_path):

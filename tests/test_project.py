@@ -50,7 +50,7 @@ GROUPS = dict(
         "reference",
         "sampling",
     },
-    measures={"metrics", "extractors", "text", "colours", "plots", "diagrams"},
+    measures={"metrics", "extractors", "text", "colours", "plots", "diagrams", "priors"},
     runs={
         "progress",
         "watch",
