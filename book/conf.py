@@ -31,8 +31,8 @@ html_title = project
 html_theme_options = dict(
     show_toc_level=2,
     use_download_button=False,
-    collapse_navigation=True,  # half of the building time went into margins with every page in them
-    navigation_depth=2,
+    collapse_navbar=True,  # half of the building time went into margins with every page in them
+    max_navbar_depth=2,
 )
 html_static_path = [
     str(ROOT / "book/_static"),
