@@ -97,13 +97,16 @@ def alternative(picture, names):
 
 
 def pictures_of(name, link="../figures", only=None):
-    "Markdown: the published pictures of a notebook, each with its caption; `only`: those of one data set"
+    """Markdown: the published pictures of a notebook, each with its caption.
+
+    `only`: those of one data set, and of a caption the length of the training alone"""
     names, rows = [path.stem for path in NOTEBOOKS.glob("*.ipynb")], read_rows(FIGURES / "results.csv")
     shown = []
     for path in sorted(FIGURES.glob("*.png"), key=figure_order):
         drew, rest = drawn_by(path, names)
         if drew == name and (only is None or rest.split("_")[0] == only):
             text = caption(name, rest, rows).strip()
+            text = text.partition(". ")[0] if only else text
             shown.append(f"![{alternative(path, names)}]({link}/{path.name})\n\n{text}")
     return "\n\n".join(shown)
 
@@ -181,10 +184,10 @@ def verdict_word(verdict):
     return found[0]
 
 
-def sign(word, number="", target=""):
-    "Markdown: the sign of a verdict in its colour, with a number beside it, as a link to `target` where there is one"
+def sign(word):
+    "HTML of the sign of a verdict, in its colour"
     text, _, colour = VERDICTS[word]
-    return f"[{' '.join(filter(None, [text, number]))}]{f'({target})' * bool(target)}{{.verdict .{colour}}}"
+    return f'<span class="verdict {colour}">{text}</span>'
 
 
 def slug(text):
@@ -241,11 +244,12 @@ def claim_page(claim, rows, differs):
         mine = [line for line in lines if line[0] == dataset]
         for _, about, verdict, ours, beside, seeds, _ in mine:
             parts.append(f"{about}, {seeds} seed{'s' * (seeds != '1')}: {verdict}")
-            parts.append("\n".join(f"- {numbers}" for numbers in (ours, *beside.split("; ")) if numbers))
+            said = (f"`ours`: {ours}" if ours else "", *beside.split("; "))
+            parts.append("\n".join(f"- {numbers}" for numbers in said if numbers))
         parts.append(pictures_of(name, only=dataset))
         commands = dict.fromkeys(row["command"] for line in mine for row in line[-1])
         hours = {row["command"]: row["wall_time"] for line in mine for row in line[-1]}
-        parts += ["```bash\n" + "\n".join(f"{c}  # {hours[c]}" if hours[c] else c for c in commands) + "\n```"]
+        parts += ["```bash\n" + "\n".join(f"# it took {hours[c]}\n{c}" if hours[c] else c for c in commands) + "\n```"]
     parts += [
         "## What differs from the paper",
         differs[claim.figure],
@@ -265,7 +269,8 @@ def claims(rows):
         cells = dict.fromkeys(datasets, "")
         for dataset, _, verdict, ours, *_ in lines:
             counts[verdict_word(verdict)] += 1
-            link = sign(verdict_word(verdict), deciding(claim, ours), f"#{slug(claim.key)}-{dataset}")
+            address = f"{slug(claim.key)}.html#{slug(claim.key)}-{dataset}"
+            link = f'<a href="{address}">{sign(verdict_word(verdict))} {deciding(claim, ours)}</a>'
             cells[dataset] = " ".join(filter(None, [cells[dataset], link]))
         measure = f"[{shown_in(claim)}, {MEASURE[claim.key]}]{{.measure}}"
         table.append((f"[{claim.key}]({slug(claim.key)}.md) {measure}", *cells.values()))

@@ -69,7 +69,7 @@ def copy_runtime(package: Path, folder: Path):
             with archive.extractfile(f"package/dist/{name}") as source:
                 (folder / name).write_bytes(source.read())
         with archive.extractfile(f"package/dist/{BINARY}") as source:
-            # Not ".gz": some servers announce that as an encoding, and the browser would unpack it before the page does.
+            # Not ".gz": some servers announce that as an encoding, and the browser would unpack it before the page.
             (folder / f"{BINARY}.gzip").write_bytes(gzip.compress(source.read(), 9, mtime=0))
 
 
