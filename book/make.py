@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 from aae_prior.config import settings_table
 from aae_prior.files import markdown_table
@@ -444,12 +446,29 @@ def build():
     )
 
 
+def slim():
+    "Less to load: pictures as WebP, which loses nothing and is smaller by a third; no maps of minified files"
+    for path in TARGET.rglob("*.map"):
+        path.unlink()
+
+    def convert(path):
+        with Image.open(path) as picture:
+            picture.save(path.with_suffix(".webp"), lossless=True, method=2)
+        path.unlink()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(convert, sorted((TARGET / "_images").glob("*.png"))))
+    for path in TARGET.rglob("*.html"):
+        if "explorer" not in path.relative_to(TARGET).parts:
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r"(_images/[^\s\"]+)\.png", r"\1.webp", text), encoding="utf-8")
+
+
 if __name__ == "__main__":
     gather()
     status = build()
     if not status:
-        for path in TARGET.rglob("*.map"):  # of minified scripts and styles, for who develops the theme
-            path.unlink()
+        slim()
         size = sum(path.stat().st_size for path in TARGET.rglob("*") if path.is_file())
         print(f"{TARGET / 'index.html'} ({len(list(TARGET.rglob('*.html')))} pages, {size / 1e6:.1f} MB)")
     sys.exit(status)
