@@ -120,8 +120,9 @@ def linked(text):
         picture, label, target = found.groups()
         if target.endswith("README.md") and target.startswith("../README"):
             return f"[{label}](../index.md)"
-        if target.startswith("#"):
-            return f"[{label}]({target.lower()})"
+        file, _, anchor = target.partition("#")
+        if anchor and (not file or file.endswith(".ipynb")) and "/" not in file:
+            return f"[{label}]({file}#{anchor.lower()})"
         if target.startswith("../") and not picture:  # a file that no page is made of
             inside = (SOURCE / "nbs" / target).resolve()
             if not inside.exists():
