@@ -14,10 +14,11 @@ help:
 	@echo "make paper     everything that is published, or a part: make paper DATASET=mnist FIGURE=8 PRESET=cpu SEED=0;"
 	@echo "               with PLAN=1 only say what would run, what is there and how long it takes"
 	@echo "make bench     time the training step beside its references (about 10 minutes on a quiet machine)"
-	@echo "make book      the notebooks as a web site in out/book (1 to 2 minutes, nothing is trained)"
+	@echo "make book      the notebooks as a web site in out/book (1 to 2 minutes, nothing is trained), with the explorer"
+	@echo "               in it if that was built before"
 	@echo "make explorer  build the page that draws in the browser into out/explorer (npm brings onnxruntime-web)"
 	@echo "make test      every library notebook and the fast tests"
-	@echo "make test-all  the slow tests as well"
+	@echo "make test-all  the slow tests as well, those of the book and the explorer included (in Chromium, if there is one)"
 	@echo "make captions  captions of the published pictures, from figures/results.csv"
 	@echo "make readme    README.md from nbs/index.ipynb"
 	@echo "make check     style by ruff, notebooks clean, package, captions and README in step with them"
@@ -47,6 +48,14 @@ $(VENV)/installed-book: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), with Sphinx: torch is large, this takes some minutes"
 	$(PIP) install -e '.[book]'
+	@touch $(VENV)/installed $@
+
+# Nothing is left for the slow tests to miss but a browser and npm.
+$(VENV)/installed-all: $(VENV)/installed-dev
+	@echo "installing into $(VENV), with Sphinx"
+	$(PIP) install -e '.[dev,book]'
+	@touch $(VENV)/installed-book $(VENV)/installed-onnx $@
+
 $(VENV)/installed-onnx: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), with onnx: torch is large, this takes some minutes"
@@ -92,7 +101,7 @@ test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
-test-all: test
+test-all: test $(VENV)/installed-all
 	$(BIN)/pytest -m slow
 
 # ---- style; notebooks, package and README in step ----

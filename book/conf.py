@@ -31,8 +31,10 @@ html_title = project
 html_theme_options = dict(
     show_toc_level=2,
     use_download_button=False,
-    collapse_navigation=True,  # half of the building time went into margins with every page in them
-    navigation_depth=2,
+    navbar_persistent=[],  # one field to search is enough
+    show_navbar_depth=0,  # the parts fold; the one that the page is in is open
+    collapse_navbar=True,  # half of the building time went into margins with every page in them
+    max_navbar_depth=2,
 )
 html_static_path = [
     str(ROOT / "book/_static"),
@@ -41,6 +43,9 @@ html_static_path = [
     str(Path(mathjax.__file__).parent / "static/mathjax/es5/tex-svg.js"),
 ]
 html_css_files = ["book.css"]
+html_js_files = [("search.js", {"priority": 100})]  # before Sphinx's own search, which looks for its Scorer
+html_favicon = str(ROOT / "book/_static/favicon.svg")
+html_context = {"default_mode": "auto"}
 html_extra_path = [str(ROOT / "out/book_source/extra")]  # the explorer, where it was built
 html_copy_source = False
 html_show_sourcelink = False

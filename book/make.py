@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 from aae_prior.config import settings_table
 from aae_prior.files import markdown_table
@@ -37,7 +39,13 @@ SAID = {
     "cifar10": "CIFAR-10",
     "flowers102": "Flowers102",
 }
-SIGNS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not decided": "?"}
+VERDICTS = {  # how a verdict begins: its sign, what the legend says, and the colour (a class of book.css)
+    "reproduced": ("✓", "reproduced", "good"),
+    "partly": ("◐", "partly reproduced", "fair"),
+    "not reproduced": ("✗", "not reproduced", "bad"),
+    "one seed": ("? 1 seed", "met by one seed only", "open"),
+    "not decided": ("?", "not decided", "open"),
+}
 MEASURE = {
     "sharper samples": "sharpness ratio",
     "plausible reconstructions": "FID",
@@ -58,6 +66,7 @@ MEASURE = {
     "higher score, supervised": "inception score",
     "higher score, unsupervised": "inception score",
 }  # of each claim, the measure whose number stands in the table at a glance
+WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n"  # a page without the contents at its right
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -67,6 +76,11 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 def library(number):
     "Name of the library notebook with that number"
     return next(path.stem for path in NOTEBOOKS.glob(f"{number}_*.ipynb"))
+
+
+def titled(name):
+    "Title of a library notebook in the book: 02b_norm_stats is Norm stats"
+    return title_of(NOTEBOOKS / f"{name}.ipynb").capitalize().replace("_", " ")
 
 
 def paper_notebooks():
@@ -85,13 +99,16 @@ def alternative(picture, names):
 
 
 def pictures_of(name, link="../figures", only=None):
-    "Markdown: the published pictures of a notebook, each with its caption; `only`: those of one data set"
+    """Markdown: the published pictures of a notebook, each with its caption.
+
+    `only`: those of one data set, and of a caption the length of the training alone"""
     names, rows = [path.stem for path in NOTEBOOKS.glob("*.ipynb")], read_rows(FIGURES / "results.csv")
     shown = []
     for path in sorted(FIGURES.glob("*.png"), key=figure_order):
         drew, rest = drawn_by(path, names)
         if drew == name and (only is None or rest.split("_")[0] == only):
             text = caption(name, rest, rows).strip()
+            text = text.partition(". ")[0] if only else text
             shown.append(f"![{alternative(path, names)}]({link}/{path.name})\n\n{text}")
     return "\n\n".join(shown)
 
@@ -103,8 +120,9 @@ def linked(text):
         picture, label, target = found.groups()
         if target.endswith("README.md") and target.startswith("../README"):
             return f"[{label}](../index.md)"
-        if target.startswith("#"):
-            return f"[{label}]({target.lower()})"
+        file, _, anchor = target.partition("#")
+        if anchor and (not file or file.endswith(".ipynb")) and "/" not in file:
+            return f"[{label}]({file}#{anchor.lower()})"
         if target.startswith("../") and not picture:  # a file that no page is made of
             inside = (SOURCE / "nbs" / target).resolve()
             if not inside.exists():
@@ -143,6 +161,9 @@ def page_of(path):
     if pictures and not re.match(r"\d", path.stem):
         title, _, rest = cells[0].source.partition("\n")
         cells[0].source = f"{title}\n\n{pictures}\n\n## The notebook\n{rest}"
+    if re.match(r"\d", path.stem):  # a module's name, which is its title for nbdev, becomes one for readers
+        title, _, rest = cells[0].source.partition("\n")
+        cells[0].source = f"# {titled(path.stem)}\n{rest}"
     notebook.cells = cells
     (SOURCE / "nbs").mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, SOURCE / "nbs" / path.name)
@@ -158,9 +179,18 @@ def plain(text):
 # ---- pages of claims ----
 
 
-def sign(verdict):
-    "✓, ◐, ✗ or ? of a verdict in words"
-    return next(SIGNS[start] for start in SIGNS if verdict.strip("*").startswith(start))
+def verdict_word(verdict):
+    "The key of VERDICTS that a verdict begins with"
+    found = [word for word in VERDICTS if verdict.strip("*").startswith(word)]
+    if not found:
+        raise ValueError(f"verdict {verdict!r} begins with none of {', '.join(VERDICTS)}; add it to VERDICTS")
+    return found[0]
+
+
+def sign(word):
+    "HTML of the sign of a verdict, in its colour"
+    text, _, colour = VERDICTS[word]
+    return f'<span class="verdict {colour}">{text}</span>'
 
 
 def slug(text):
@@ -179,14 +209,19 @@ def judged(claim, rows):
 def deciding(claim, ours):
     "The number of `ours` that the table at a glance shows: the last of the measure that it names for this claim"
     found = re.findall(rf"{MEASURE[claim.key].split(' at ')[0]} ([-\d.]+)", ours)
-    return f"\N{NO-BREAK SPACE}{float(found[-1]):.3g}" if found else ""
+    return f"{float(found[-1]):.3g}" if found else ""
+
+
+def shown_in(claim):
+    "Figure 8, or Table 1"
+    return claim.figure if claim.figure == "Table 1" else f"Figure {claim.figure}"
 
 
 def claim_page(claim, rows, differs):
     "Page of a claim: sentence, verdicts, numbers, pictures, what differs, commands"
     lines = list(judged(claim, rows))
     said = claim.said if claim.said[0] == '"' else claim.said[0].upper() + claim.said[1:]
-    figure = "Table 1" if claim.figure == "Table 1" else f"Figure {claim.figure}"
+    figure = shown_in(claim)
     name = notebook_of(lines[0][-1][-1])
     rule = claim.rule.format(short="the short code", long="the long one")
     parts = [
@@ -199,10 +234,10 @@ def claim_page(claim, rows, differs):
         "## At a glance",
         markdown_table(
             [
-                ("data set, preset", "verdict", "numbers of `ours`", "beside them", "seeds"),
+                ("data set, preset", "verdict", f"{MEASURE[claim.key]} of `ours`", "seeds"),
                 *[
-                    (about, f"{sign(verdict)} {verdict}", ours, beside, seeds)
-                    for _, about, verdict, ours, beside, seeds, _ in lines
+                    (about, f"{sign(verdict_word(verdict))}\N{NO-BREAK SPACE}{verdict}", deciding(claim, ours), seeds)
+                    for _, about, verdict, ours, _, seeds, _ in lines
                 ],
             ]
         ),
@@ -210,11 +245,14 @@ def claim_page(claim, rows, differs):
     for dataset in dict.fromkeys(line[0] for line in lines):
         parts += [f"({slug(claim.key)}-{dataset})=", f"## On {SAID.get(dataset, dataset)}"]
         mine = [line for line in lines if line[0] == dataset]
-        parts += [f"- {about}: {verdict}" for _, about, verdict, *_ in mine]
+        for _, about, verdict, ours, beside, seeds, _ in mine:
+            parts.append(f"{about}, {seeds} seed{'s' * (seeds != '1')}: {verdict}")
+            said = (f"`ours`: {ours}" if ours else "", *beside.split("; "))
+            parts.append("\n".join(f"- {numbers}" for numbers in said if numbers))
         parts.append(pictures_of(name, only=dataset))
         commands = dict.fromkeys(row["command"] for line in mine for row in line[-1])
         hours = {row["command"]: row["wall_time"] for line in mine for row in line[-1]}
-        parts += ["```bash\n" + "\n".join(f"{c}  # {hours[c]}" if hours[c] else c for c in commands) + "\n```"]
+        parts += ["```bash\n" + "\n".join(f"# it took {hours[c]}\n{c}" if hours[c] else c for c in commands) + "\n```"]
     parts += [
         "## What differs from the paper",
         differs[claim.figure],
@@ -227,23 +265,24 @@ def claim_page(claim, rows, differs):
 def claims(rows):
     "Writes the pages of all claims; returns what the page over them shows"
     differs = tomllib.loads((BOOK / "differs.toml").read_text(encoding="utf-8"))
-    datasets, counts, table = [name for name in SAID if name != "flowers102"], dict.fromkeys(SIGNS.values(), 0), []
+    datasets, counts, table = [name for name in SAID if name != "flowers102"], dict.fromkeys(VERDICTS, 0), []
     for claim in CLAIMS.values():
         lines = list(judged(claim, rows))
         write(f"claims/{slug(claim.key)}.md", claim_page(claim, rows, differs))
         cells = dict.fromkeys(datasets, "")
         for dataset, _, verdict, ours, *_ in lines:
-            counts[sign(verdict)] += 1
-            link = f"[{sign(verdict)}{deciding(claim, ours)}](#{slug(claim.key)}-{dataset})"
+            counts[verdict_word(verdict)] += 1
+            address = f"{slug(claim.key)}.html#{slug(claim.key)}-{dataset}"
+            link = f'<a href="{address}">{sign(verdict_word(verdict))} {deciding(claim, ours)}</a>'
             cells[dataset] = " ".join(filter(None, [cells[dataset], link]))
-        figure = claim.figure if claim.figure == "Table 1" else f"Figure {claim.figure}"
-        table.append((f"[{claim.key}]({slug(claim.key)}.md)", figure, MEASURE[claim.key], *cells.values()))
-    head = ("claim", "shown in", "measure", *[SAID[name].removeprefix("the embedded ") for name in datasets])
-    names = {"✓": "reproduced", "◐": "partly reproduced", "✗": "not reproduced", "?": "not decided"}
+        measure = f"[{shown_in(claim)}, {MEASURE[claim.key]}]{{.measure}}"
+        table.append((f"[{claim.key}]({slug(claim.key)}.md) {measure}", *cells.values()))
+    head = ("claim", *[SAID[name].removeprefix("the embedded ") for name in datasets])
+    found = {word: number for word, number in counts.items() if number}
     return dict(
         count=f"{len(CLAIMS)} claims, judged {sum(counts.values())} times, each time on one data set and one length "
-        "of training: " + ", ".join(f"{number} {names[mark]}" for mark, number in counts.items()) + ".",
-        legend=", ".join(f"{mark} {said}" for mark, said in names.items())
+        "of training: " + ", ".join(f"{number} {VERDICTS[word][1]}" for word, number in found.items()) + ".",
+        legend=", ".join(f"{sign(word)} {VERDICTS[word][1]}" for word in found)
         + ". The number is the measure of `ours`. Several signs in a cell are several lengths of training or, in "
         "Table 1, several extractors.",
         table=markdown_table([head, *table]),
@@ -260,11 +299,11 @@ def results_page(rows):
     body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in columns) + "</tr>" for row in rows
     )
-    return f"""# Results
+    return f"""{WIDE}# Results
 
 All {len(rows)} numbers behind the figures, one row a seed, with the command, the hardware and the time of each. A
 click on a heading sorts, the field below it filters, the field above searches in all columns.
-{{download}}`The same as a file <figures/results.csv>`.
+{{download}}`results.csv <figures/results.csv>` is the same as a file.
 
 ```{{raw}} html
 <link rel="stylesheet" href="_static/dt_bundle.css">
@@ -305,7 +344,7 @@ def contents(explorer):
 
     def numbered(number):
         name = library(number)
-        return (title_of(NOTEBOOKS / f"{name}.ipynb").capitalize().replace("_", " "), f"nbs/{name}")
+        return (titled(name), f"nbs/{name}")
 
     return "\n\n".join(
         [
@@ -325,11 +364,15 @@ def contents(explorer):
     )
 
 
-EXPLORER = """# Explorer
+TURN = "- **[Explorer](explorer.md)**: draw from both models here in the browser, and move the noise.\n"
 
-Turn the knobs of the learned prior in the page; nothing is sent anywhere.
+EXPLORER = f"""{WIDE}# Explorer
 
-```{raw} html
+The networks of Figures [8](nbs/fig8_supervised.ipynb) and [11](nbs/fig11_unsupervised.ipynb) run in this page, and
+nothing is sent anywhere. A noise z and a label s go through the prior to a code, and through the decoder to an image.
+`ours` learns its prior; `maae` takes [s, z] itself as the code.
+
+```{{raw}} html
 <p><a href="explorer/index.html">Open it in a page of its own</a></p>
 <iframe class="explorer" src="explorer/index.html" title="Explorer of the learned prior"></iframe>
 ```
@@ -391,7 +434,8 @@ def gather():
         write(f"reference/{module}.md", api_page(module))
     api = "# Modules\n\nThe package `aae_prior`, a module a notebook.\n\n```{toctree}\n:maxdepth: 1\n\n"
     write("reference/api.md", api + "\n".join(modules) + "\n```")
-    write("index.md", filled((BOOK / "index.md").read_text(encoding="utf-8"), toctrees=contents(explorer)))
+    text = (BOOK / "index.md").read_text(encoding="utf-8")
+    write("index.md", filled(text, explorer=TURN * explorer, toctrees=contents(explorer)))
 
 
 def build():
@@ -403,10 +447,29 @@ def build():
     )
 
 
+def slim():
+    "Less to load: pictures as WebP, which loses nothing and is smaller by a third; no maps of minified files"
+    for path in TARGET.rglob("*.map"):
+        path.unlink()
+
+    def convert(path):
+        with Image.open(path) as picture:
+            picture.save(path.with_suffix(".webp"), lossless=True, method=2)
+        path.unlink()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(convert, sorted((TARGET / "_images").glob("*.png"))))
+    for path in TARGET.rglob("*.html"):
+        if "explorer" not in path.relative_to(TARGET).parts:
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r"(_images/[^\s\"]+)\.png", r"\1.webp", text), encoding="utf-8")
+
+
 if __name__ == "__main__":
     gather()
     status = build()
     if not status:
+        slim()
         size = sum(path.stat().st_size for path in TARGET.rglob("*") if path.is_file())
         print(f"{TARGET / 'index.html'} ({len(list(TARGET.rglob('*.html')))} pages, {size / 1e6:.1f} MB)")
     sys.exit(status)

@@ -1,6 +1,10 @@
 """What every test relies on: no window, one thread, runs in a folder of their own, repeatable examples."""
 
+import functools
+import http.server
 import os
+import shutil
+import threading
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; small networks are fastest so
 os.environ["MPLBACKEND"] = "Agg"
@@ -20,3 +24,55 @@ def runs_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AAE_PRIOR_RUNS", str(folder))
         yield folder
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    "Files of a folder, without a line for each."
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture(scope="module")
+def serve():
+    "Serves a folder on this machine and says under which address."
+    servers = []
+
+    def start(folder):
+        servers.append(
+            http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+        )
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def start_browser():
+    "Starts a headless Chromium with further switches; all of them end with the tests."
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("no browser: Debian's packages chromium and chromium-driver are not installed")
+    started = []
+
+    def start(*switches):
+        options = webdriver.ChromeOptions()
+        options.binary_location = chromium
+        plain = ["--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
+        if os.geteuid() == 0:
+            plain.append("--no-sandbox")  # Chromium refuses to run as root with one
+        for switch in (*plain, *switches):
+            options.add_argument(switch)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        started.append(webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)))
+        started[-1].set_script_timeout(60)
+        return started[-1]
+
+    yield start
+    for browser in started:
+        browser.quit()

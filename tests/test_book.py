@@ -1,7 +1,11 @@
 """The book as a reader's browser finds it: every page, every link, every picture, and nothing from another host."""
 
+import base64
+import importlib.util
+import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -19,20 +23,22 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "out/book"
+WIDTHS = (390, 1280)
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}  # what a browser fetches
 
 
 class Page(HTMLParser):
-    "Language, title, anchors, links, pictures and fetched addresses of one page"
+    "Language, title, anchors, links, pictures, fetched addresses and text (without code) of one page"
 
     def __init__(self, path):
         super().__init__()
         self.path, self.language, self.title, self.inside = path, None, "", False
-        self.anchors, self.links, self.loaded, self.pictures = set(), [], [], []
+        self.anchors, self.links, self.loaded, self.pictures, self.text, self.code = set(), [], [], [], "", 0
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        self.code += tag in ("pre", "code", "script", "style")
         self.anchors |= {found.get("id"), found.get("name")}
         self.inside = tag == "title" and not self.title
         if tag == "html":
@@ -47,20 +53,40 @@ class Page(HTMLParser):
     def handle_data(self, text):
         if self.inside:
             self.title += text
+        if not self.code:
+            self.text += text
 
     def handle_endtag(self, tag):
         self.inside = False
+        self.code -= tag in ("pre", "code", "script", "style")
+
+
+def run(script):
+    "Status and output of a script of the book"
+    words, environment = [sys.executable, script], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout + done.stderr
+
+
+def processor_seconds():
+    "Of the processes that have ended"
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="module")
-def built():
-    "(seconds, exit status and output) of building the book"
-    begin = time.monotonic()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "book/make.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
-    )
-    return time.monotonic() - begin, done.returncode, done.stdout + done.stderr
+def explorer():
+    "What stopped the explorer from being built, which the book then includes; nothing if it was built"
+    status, text = run("book/explorer/build.py")
+    return text if status else ""
+
+
+@pytest.fixture(scope="module")
+def built(explorer):
+    "Processor seconds, exit status and output of building the book"
+    begin = processor_seconds()
+    status, text = run("book/make.py")
+    return processor_seconds() - begin, status, text
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +99,35 @@ def pages(built):
 def test_builds_without_a_warning(built):
     seconds, status, text = built
     assert status == 0 and "WARNING" not in text, text[-3000:]
+    print(f"{seconds:.0f} s of processor time")
+    assert seconds < 2 * 120  # two minutes of two cores
+
+
+def test_no_markdown_is_left(pages):
+    assert [str(path) for path, page in pages.items() if "](" in page.text] == []
+
+
+@pytest.fixture(scope="module")
+def make():
+    "The builder as a module"
+    spec = importlib.util.spec_from_file_location("book_make", ROOT / "book/make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_verdict_has_a_sign(make):
+    assert make.verdict_word("**partly reproduced, not by every model**") == "partly"
+    assert make.verdict_word("one seed, above it") == "one seed"
+    assert "? 1 seed" in make.sign("one seed") and "✓" in make.sign("reproduced")
+    with pytest.raises(ValueError, match="'perhaps' begins with none of reproduced, partly"):
+        make.verdict_word("perhaps")
+
+
+def test_a_claim_is_one_click_from_what_holds(pages):
+    links = pages[SITE / "claims/index.html"].links
+    for path in (SITE / "claims").glob("*.html"):
+        assert path.stem == "index" or any(link.startswith(f"{path.name}#") for link in links)
 
 
 def test_size(built):
@@ -128,3 +183,123 @@ def test_every_notebook_claim_and_row_is_there(pages):
     assert text.count("<tr>") == len(rows) + 1
     for row in rows:
         assert f"<td>{row['value']}</td>" in text
+
+
+# ---- in a browser ----
+
+SHOWN = {
+    "start": "index.html",
+    "holds": "claims/index.html",
+    "claim": "claims/labels-control-the-image.html",
+    "results": "results.html",
+    "figure": "nbs/fig8_supervised.html",
+    "notebook": "nbs/02_losses.html",
+    "api": "reference/training.html",
+    "search": "search.html?q=prior",
+}
+
+
+@pytest.fixture(scope="module")
+def browser(start_browser):
+    return start_browser()
+
+
+@pytest.fixture(scope="module")
+def home(built, serve):
+    "Address of the book"
+    return f"{serve(SITE)}/"
+
+
+def wait_for(browser, script, seconds=30):
+    "What `script` returns, as soon as it is true; AssertionError after so many `seconds`."
+    end = time.monotonic() + seconds
+    while not (found := browser.execute_script(script)):
+        assert time.monotonic() < end, f"never true: {script}"
+        time.sleep(0.05)
+    return found
+
+
+def paint(browser, scheme):
+    "Light or dark, as the book's button sets it"
+    browser.execute_script(
+        "localStorage.setItem('mode', arguments[0]); localStorage.setItem('theme', arguments[0])", scheme
+    )
+
+
+def screenshot(browser, name):
+    "Kept in the folder AAE_PRIOR_SCREENSHOTS, if that is set"
+    if folder := os.environ.get("AAE_PRIOR_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        picture = browser.execute_cdp_cmd("Page.captureScreenshot", {})
+        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(picture["data"]))
+
+
+def background(browser):
+    "Brightness of the page's background, 0 to 255"
+    words = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    return sum(map(int, re.findall(r"\d+", words)[:3])) / 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_fit_the_screen_and_ask_no_other_host(browser, home, width, scheme):
+    phone = dict(width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(home)
+    paint(browser, scheme)
+    browser.get_log("browser")
+    browser.get_log("performance")
+    for name, page in SHOWN.items():
+        browser.get(home + page)
+        wait_for(browser, "return document.readyState === 'complete' && document.documentElement.dataset.theme")
+        if name == "results":
+            wait_for(browser, "return document.querySelector('.dt-container')")
+        if name == "search":
+            wait_for(browser, "return document.querySelector('#search-results li p.context')")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width, page
+        assert (background(browser) < 128) == (scheme == "dark"), page
+        screenshot(browser, f"{name}_{width}_{scheme}")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert len(asked) > 20
+    assert [url for url in asked if not url.startswith((home, "data:", "about:"))] == []
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_search_finds_pages_before_names(browser, home):
+    browser.get(home + "search.html?q=prior")
+    wait_for(browser, "return document.querySelectorAll('#search-results li').length > 20")
+    first = [item.text for item in browser.find_elements("css selector", "#search-results li a")[:10]]
+    assert not [text for text in first if text.startswith("aae_prior.")]
+    assert any("prior" in text for text in first)
+
+
+def test_results_filter_and_sort(browser, home):
+    browser.get(home + "results.html")
+    wait_for(browser, "return document.querySelector('.dt-container')")
+    field = browser.find_elements("css selector", ".dt-container thead input")[2]
+    field.send_keys("svhn")
+    rows = "return Array.from(document.querySelectorAll('#rows tbody tr'), (row) => row.cells[2].textContent)"
+    wait_for(browser, rows + ".every((text) => text === 'svhn')")
+    assert len(browser.execute_script(rows)) > 5
+
+
+def test_explorer_in_the_book(browser, home, explorer):
+    if explorer:
+        pytest.skip(explorer)
+    browser.get(home)
+    paint(browser, "dark")
+    browser.find_element("link text", "Explorer").click()
+    frame = "document.querySelector('iframe.explorer').contentWindow"
+    wait_for(browser, f"return {frame}.explorer && {frame}.explorer.shown.ours")
+    for scheme in ("dark", "light"):
+        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", scheme)
+        wait_for(browser, f"return {frame}.document.documentElement.style.colorScheme === '{scheme}'")
+        screenshot(browser, f"explorer_{scheme}")
+    browser.execute_script(f"{frame}.explorer.change({{ label: 6, seed: 42 }})")
+    wait_for(browser, "return location.hash.includes('seed=42')")
+    browser.refresh()
+    wait_for(browser, f"return {frame}.explorer && {frame}.explorer.state.seed === 42")
+    assert browser.execute_script(f"return {frame}.explorer.state.label") == 6
+    assert wait_for(browser, f"return {frame}.document.documentElement.classList.contains('framed')")

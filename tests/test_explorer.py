@@ -1,13 +1,9 @@
 """The explorer in a real browser: what it draws, how fast, what it asks for, and its use without a mouse."""
 
 import base64
-import functools
-import http.server
 import importlib.util
 import json
 import os
-import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -39,47 +35,9 @@ def site(tmp_path_factory):
         pytest.skip(str(reason))
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    "Files of a folder, without a line for each."
-
-    def log_message(self, *words):
-        pass
-
-
 @pytest.fixture(scope="module")
-def address(site):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def start_browser():
-    "Starts a headless Chromium with further switches; all of them end with the tests."
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no browser: Debian's packages chromium and chromium-driver are not installed")
-    started = []
-
-    def start(*switches):
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        plain = ["--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run"]
-        if os.geteuid() == 0:
-            plain.append("--no-sandbox")  # Chromium refuses to run as root with one
-        for switch in (*plain, *switches):
-            options.add_argument(switch)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        started.append(webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)))
-        started[-1].set_script_timeout(60)
-        return started[-1]
-
-    yield start
-    for browser in started:
-        browser.quit()
+def address(site, serve):
+    return f"{serve(site)}/index.html"
 
 
 @pytest.fixture(scope="module")

@@ -338,6 +338,27 @@ def test_readme_links_lead_somewhere():
     assert not [target for target in targets if not (ROOT / target).exists()]
 
 
+def test_links_between_notebooks_lead_somewhere():
+    "Anchors as GitHub and Jupyter make them of a heading; the book turns them into its own"
+    texts = {}
+    for notebook in NOTEBOOKS:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        markdown = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        texts[notebook.resolve()] = "\n\n".join(markdown)
+    headings = {path: re.findall(r"^#+ +(.*)", text, re.M) for path, text in texts.items()}
+    anchors = {path: {line.replace("`", "").replace(" ", "-") for line in lines} for path, lines in headings.items()}
+    found, broken = 0, []
+    for path, text in texts.items():
+        for target in re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", text):
+            file, _, anchor = target.partition("#")
+            other = (path.parent / file).resolve() if file else path
+            found += 1
+            if not other.exists() or (anchor and anchor not in anchors[other]):
+                broken.append(f"{path.name}: {target}")
+    assert found > 100
+    assert broken == []
+
+
 def test_readme_leads_to_every_notebook():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert not [

@@ -5,6 +5,7 @@ and made again only when they change."""
 
 import argparse
 import base64
+import gzip
 import hashlib
 import json
 import shutil
@@ -29,7 +30,8 @@ RUNTIME = "onnxruntime-web@1.22.0"
 INTEGRITY = (  # of the package, as npm gives it
     "sha512-Ud/+EBo6mhuaQWt/OjaOk0iNWjXqJoeeMFr6xQEERZdIZH2OWpGzuujz7lfuOBjUa6TEE/sc4nb7Da5dNL34fg=="
 )
-RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs")
+BINARY = "ort-wasm-simd-threaded.wasm"  # 11 MB; the page unpacks it, since not every server compresses
 
 
 class NoRuntime(ValueError):
@@ -60,12 +62,15 @@ def runtime_package(folder: Path) -> Path:
 
 
 def copy_runtime(package: Path, folder: Path):
-    "Unpack RUNTIME_FILES of the npm `package` into `folder`."
+    "Unpack RUNTIME_FILES of the npm `package` into `folder`, and BINARY, gzipped."
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(package) as archive:
         for name in RUNTIME_FILES:
             with archive.extractfile(f"package/dist/{name}") as source:
                 (folder / name).write_bytes(source.read())
+        with archive.extractfile(f"package/dist/{BINARY}") as source:
+            # Not ".gz": some servers announce that as an encoding, and the browser would unpack it before the page.
+            (folder / f"{BINARY}.gzip").write_bytes(gzip.compress(source.read(), 9, mtime=0))
 
 
 def pretrained_folders() -> list:

@@ -2,6 +2,8 @@
 //
 // Networks are ONNX graphs with inputs z (n, noise_length) and s (n, k) and outputs images (n, channels, size, size)
 // in [-1, 1] and codes; onnxruntime-web computes them on one thread. models.json describes them.
+//
+// The book shows the page in a frame. Then the address and the choice of light or dark are those of the book's page.
 
 import { between, gaussian, movedNoise } from "./noise.js";
 
@@ -13,6 +15,17 @@ const MODELS = ["ours", "maae"];
 
 const element = (id) => document.getElementById(id);
 const choices = ["dataset", "condition", "model"];
+
+// The window whose address holds the state: the book's, where it is of the same origin, else this one.
+function homeWindow() {
+  try {
+    if (parent.document.querySelector("iframe.explorer")?.contentWindow === window) return parent;
+  } catch {
+    // a page of another origin, or a file: it cannot be looked into
+  }
+  return window;
+}
+const home = homeWindow();
 
 let ort = null;
 let models = [];
@@ -49,7 +62,7 @@ function address() {
 }
 
 function readAddress() {
-  const words = new URLSearchParams(location.hash.slice(1));
+  const words = new URLSearchParams(home.location.hash.slice(1));
   for (const name of choices) state[name] = words.get(name) ?? state[name];
   const chosen = (name, value) => models.some((m) => m[name] === value);
   if (!chosen("dataset", state.dataset)) state.dataset = models[0].dataset;
@@ -68,7 +81,7 @@ function readAddress() {
 let addressTimer = 0;
 function writeAddress() {
   clearTimeout(addressTimer); // browsers allow some hundred changes a minute
-  addressTimer = setTimeout(() => history.replaceState(null, "", address()), 150);
+  addressTimer = setTimeout(() => home.history.replaceState(null, "", address()), 150);
 }
 
 // ---- the models of a choice ----
@@ -93,6 +106,10 @@ function sessionOf(model) {
 async function startSession(model) {
   const graph = await download(model.file);
   return ort.InferenceSession.create(new Uint8Array(await graph.arrayBuffer()), { executionProviders: ["wasm"] });
+}
+
+async function unpacked(answer) {
+  return new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
 async function download(name) {
@@ -410,12 +427,32 @@ function listen() {
   on("next", "click", () => turnTo(1));
   on("centre", "click", () => change({ offsets: state.offsets.map(() => 0) }));
   on("play", "click", play);
-  addEventListener("hashchange", () => {
+  home.addEventListener("hashchange", () => {
     readAddress();
     showControls();
     draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPad);
+}
+
+// ---- light or dark, as the book has it ----
+
+function followBook() {
+  const inBook = home.document.documentElement.dataset.theme; // light or dark in the book, nothing in a page by itself
+  const chosen = inBook ?? localStorage.getItem("mode"); // "auto" leaves it to the system
+  document.documentElement.style.colorScheme = ["light", "dark"].includes(chosen) ? chosen : "";
+  if (models.length) drawPad();
+}
+
+function followBookFromNowOn() {
+  document.documentElement.classList.toggle("framed", home !== window);
+  try {
+    followBook();
+  } catch {
+    return; // without storage the system decides
+  }
+  if (home === window) addEventListener("storage", followBook);
+  else new MutationObserver(followBook).observe(home.document.documentElement, { attributeFilter: ["data-theme"] });
 }
 
 // ---- beginning and end ----
@@ -431,14 +468,16 @@ async function begin() {
   element("static").hidden = true;
   element("status").textContent = "Loading the networks …";
   if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly");
-  const described = download("models.json").then((answer) => answer.json());
-  try {
-    ort = await import("./onnxruntime/ort.wasm.min.mjs");
-  } catch {
+  const runtime = import("./onnxruntime/ort.wasm.min.mjs").catch(() => {
     throw new Error("onnxruntime could not be downloaded");
-  }
+  });
+  const binary = download("onnxruntime/ort-wasm-simd-threaded.wasm.gzip").then(unpacked);
+  const described = download("models.json").then((answer) => answer.json());
+  const found = await Promise.all([runtime, binary, described]);
+  ort = found[0];
   ort.env.wasm.numThreads = 1;
-  models = await described;
+  ort.env.wasm.wasmBinary = found[1];
+  models = found[2];
   readAddress();
   listen();
   element("live").hidden = false;
@@ -447,4 +486,5 @@ async function begin() {
 }
 
 window.explorer = { state, shown, change }; // for a browser's console, and for the tests
+followBookFromNowOn();
 begin().catch(fail);
