@@ -16,11 +16,12 @@ import nbformat
 
 from aae_prior.config import settings_table
 from aae_prior.files import markdown_table
+from aae_prior.glance import MEASURES, count_verdicts, deciding, judged, sign, slug
 from aae_prior.plan import commands_table
 from aae_prior.recipes import PRESETS
-from aae_prior.results import HEADER, caption, drawn_by, figure_order, notebook_of, read_rows, title_of
+from aae_prior.results import HEADER, caption, drawn_by, figure_order, means, notebook_of, read_rows, title_of
 from aae_prior.training import aae_phase, prior_phase
-from aae_prior.verdicts import CLAIMS, groups_of, line_of
+from aae_prior.verdicts import CLAIMS
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, NOTEBOOKS, FIGURES = ROOT / "book", ROOT / "nbs", ROOT / "figures"
@@ -37,27 +38,7 @@ SAID = {
     "cifar10": "CIFAR-10",
     "flowers102": "Flowers102",
 }
-SIGNS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not decided": "?"}
-MEASURE = {
-    "sharper samples": "sharpness ratio",
-    "plausible reconstructions": "FID",
-    "little impact on ours": "FID at the long code",
-    "strong impact on aae": "FID at the long code",
-    "robust over the sweep": "FID at the long code",
-    "labels control the image": "label consistency",
-    "labels matched better": "label consistency",
-    "codes apart for each class": "knn purity",
-    "categories are classes": "clustering accuracy",
-    "columns mix classes": "clustering accuracy",
-    "categories are background colours": "border colour share",
-    "codes of encoder and prior alike": "two sample accuracy",
-    "codes apart for each category": "knn purity",
-    "encoder clusters classes": "knn purity",
-    "encoder does not cluster classes": "knn purity",
-    "higher score, generation": "inception score",
-    "higher score, supervised": "inception score",
-    "higher score, unsupervised": "inception score",
-}  # of each claim, the measure whose number stands in the table at a glance
+MEANS = "figure claim dataset model metric value spread seeds n extractor preset epochs paper".split()
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -158,30 +139,6 @@ def plain(text):
 # ---- pages of claims ----
 
 
-def sign(verdict):
-    "✓, ◐, ✗ or ? of a verdict in words"
-    return next(SIGNS[start] for start in SIGNS if verdict.strip("*").startswith(start))
-
-
-def slug(text):
-    "Part of an address: lower case, words joined by -"
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def judged(claim, rows):
-    "Cells (data set, what the rows are of, verdict, ours, beside, seeds, the rows) of all lines of a claim"
-    for about, mine in groups_of(claim, rows):
-        _, _, _, verdict, ours, beside, seeds = line_of(claim, mine, about)
-        if not verdict.startswith("**not claimed"):
-            yield mine[0]["dataset"], about, verdict, ours, beside, seeds, mine
-
-
-def deciding(claim, ours):
-    "The number of `ours` that the table at a glance shows: the last of the measure that it names for this claim"
-    found = re.findall(rf"{MEASURE[claim.key].split(' at ')[0]} ([-\d.]+)", ours)
-    return f"\N{NO-BREAK SPACE}{float(found[-1]):.3g}" if found else ""
-
-
 def claim_page(claim, rows, differs):
     "Page of a claim: sentence, verdicts, numbers, pictures, what differs, commands"
     lines = list(judged(claim, rows))
@@ -227,25 +184,25 @@ def claim_page(claim, rows, differs):
 def claims(rows):
     "Writes the pages of all claims; returns what the page over them shows"
     differs = tomllib.loads((BOOK / "differs.toml").read_text(encoding="utf-8"))
-    datasets, counts, table = [name for name in SAID if name != "flowers102"], dict.fromkeys(SIGNS.values(), 0), []
+    datasets, table = [name for name in SAID if name != "flowers102"], []
     for claim in CLAIMS.values():
         lines = list(judged(claim, rows))
         write(f"claims/{slug(claim.key)}.md", claim_page(claim, rows, differs))
         cells = dict.fromkeys(datasets, "")
-        for dataset, _, verdict, ours, *_ in lines:
-            counts[sign(verdict)] += 1
-            link = f"[{sign(verdict)}{deciding(claim, ours)}](#{slug(claim.key)}-{dataset})"
+        for dataset, _, verdict, *_, mine in lines:
+            shown = f"{sign(verdict)}\N{NO-BREAK SPACE}{deciding(claim, mine)}".strip()
+            link = f"[{shown}](#{slug(claim.key)}-{dataset})"
             cells[dataset] = " ".join(filter(None, [cells[dataset], link]))
         figure = claim.figure if claim.figure == "Table 1" else f"Figure {claim.figure}"
-        table.append((f"[{claim.key}]({slug(claim.key)}.md)", figure, MEASURE[claim.key], *cells.values()))
-    head = ("claim", "shown in", "measure", *[SAID[name].removeprefix("the embedded ") for name in datasets])
+        measure = MEASURES[claim.key][0] if claim.key in MEASURES else ""
+        table.append((f"[{claim.key}]({slug(claim.key)}.md)", figure, measure, *cells.values()))
+    head = ("claim", "shown in", "measure, bar", *[SAID[name].removeprefix("the embedded ") for name in datasets])
     names = {"✓": "reproduced", "◐": "partly reproduced", "✗": "not reproduced", "?": "not decided"}
     return dict(
-        count=f"{len(CLAIMS)} claims, judged {sum(counts.values())} times, each time on one data set and one length "
-        "of training: " + ", ".join(f"{number} {names[mark]}" for mark, number in counts.items()) + ".",
+        count=count_verdicts(rows) + ". Each time is one data set and one length of training.",
         legend=", ".join(f"{mark} {said}" for mark, said in names.items())
-        + ". The number is the measure of `ours`. Several signs in a cell are several lengths of training or, in "
-        "Table 1, several extractors.",
+        + ". The number is that of `ours`, or of `ours` : the baseline. Several signs in a cell are several lengths of "
+        "training or, in Table 1, several extractors.",
         table=markdown_table([head, *table]),
     )
 
@@ -253,18 +210,16 @@ def claims(rows):
 # ---- results, reference, contents ----
 
 
-def results_page(rows):
-    "All rows of figures/results.csv as a table that sorts and filters in the page"
-    columns = [name for name in HEADER if any(row[name] for row in rows)]
+def results_page(title, about, rows, columns):
+    "`rows` as a table that sorts and filters in the page, under `title` and a paragraph `about` it"
+    columns = [name for name in columns if any(row[name] for row in rows)]
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in columns)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in columns) + "</tr>" for row in rows
     )
-    return f"""# Results
+    return f"""# {title}
 
-All {len(rows)} numbers behind the figures, one row a seed, with the command, the hardware and the time of each. A
-click on a heading sorts, the field below it filters, the field above searches in all columns.
-{{download}}`The same as a file <figures/results.csv>`.
+{about} A click on a heading sorts, the field below it filters, the field above searches in all columns.
 
 ```{{raw}} html
 <link rel="stylesheet" href="_static/dt_bundle.css">
@@ -279,6 +234,18 @@ click on a heading sorts, the field below it filters, the field above searches i
 <script type="module" src="_static/results.js"></script>
 ```
 """
+
+
+def notebooks_table():
+    "Every notebook with a link and the one line that it opens with"
+    table = [("notebook", "about")]
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if path.stem != "index":
+            opening = nbformat.read(path, as_version=4).cells[:3]
+            text = next(cell.source for cell in opening if cell.cell_type == "markdown")
+            about = next((line[2:] for line in text.splitlines() if line.startswith("> ")), title_of(path))
+            table.append((f"[{path.stem}](../nbs/{path.name})", about))
+    return markdown_table(table)
 
 
 def api_page(module):
@@ -311,13 +278,13 @@ def contents(explorer):
         [
             toctree(
                 "Start",
-                [*(f"start/{name}" for name in ("install", "first_figure", "own_data", "commands"))]
+                [*(f"start/{name}" for name in ("install", "first_figure", "own_data", "commands", "notebooks"))]
                 + ["explorer"] * explorer,
             ),
             toctree("The method", ["start/method", *map(numbered, METHOD)]),
             toctree("The figures", [f"nbs/{name}" for name in paper_notebooks()]),
             toctree("What holds", ["claims/index"]),
-            toctree("Results", ["results"]),
+            toctree("Results", ["results", "means"]),
             toctree("Beyond the paper", [f"nbs/{name}" for name in BEYOND]),
             toctree("How it is made", map(numbered, HOUSE)),
             toctree("Reference", ["reference/settings", "reference/api"]),
@@ -375,12 +342,19 @@ def gather():
     algorithm = "\n\n".join(f"```python\n{inspect.getsource(phase)}```" for phase in (aae_phase, prior_phase))
     for path in sorted((BOOK / "start").glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        write(f"start/{path.name}", filled(text, commands=commands_table(), presets=presets, algorithm=algorithm))
+        values = dict(commands=commands_table(), presets=presets, algorithm=algorithm, notebooks=notebooks_table())
+        write(f"start/{path.name}", filled(text, **values))
     shown = claims(rows)
     pages = [slug(key) for key in CLAIMS]
     text = filled((BOOK / "claims.md").read_text(encoding="utf-8"), **shown)
     write("claims/index.md", f"{text}\n```{{toctree}}\n:hidden:\n\n" + "\n".join(pages) + "\n```")
-    write("results.md", results_page(rows))
+    seeds = (
+        f"All {len(rows)} numbers behind the figures, one row a seed, with the command, the hardware and the time of "
+    )
+    seeds += "each. {download}`The same as a file <figures/results.csv>`."
+    write("results.md", results_page("Results", seeds, rows, HEADER))
+    over_seeds = "The numbers of [Results](results.md), with mean and spread where there are several seeds."
+    write("means.md", results_page("Means over seeds", over_seeds, means(rows), MEANS))
     write(
         "reference/settings.md",
         "# Settings\n\nEvery setting of every experiment, and whether its value is the paper's, assumed or tuned; "
