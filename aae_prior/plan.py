@@ -442,20 +442,17 @@ def commands_table(plan=None, rows=None) -> str:
 
 # %% ../nbs/15_plan.ipynb #8f023cf4
 def figures_table(plan=None, rows=None) -> str:
-    "Every figure and table of the paper as a Markdown table: figure, data sets, command, time of its trainings."
+    "Each figure and table of the paper that is trained for, as a Markdown table: figure, command, time."
     plan = plan or read_plan()
     rows = published_rows() if rows is None else rows
-    table = [("figure", "data sets", "command", "time on a CPU")]
+    table = [("figure", "command", "time on a CPU")]
     notebooks = {}
     for entry in plan:
-        if not entry.by_hand and re.match(r"\d|Table", entry.figure):
+        if entry.rows and re.match(r"\d|Table", entry.figure):
             notebooks.setdefault(entry.notebook, []).append(entry)
     for entries in notebooks.values():
         first = entries[0].figure.split(",")[0].lower().replace(" ", "")
-        trains = any(entry.rows for entry in entries)
-        time = total_duration(entries, plan, rows) if trains else "no training"
-        data = distinct(entry.dataset for entry in entries)
-        table.append((entries[0].figure, data, f"`make paper FIGURE={first}`", time))
+        table.append((entries[0].figure, f"`make paper FIGURE={first}`", total_duration(entries, plan, rows)))
     timed = [entry for entry in plan if expected_times(entry, plan, rows)]
-    table.append(("all, and beyond the paper", "", "`make paper`", total_duration(timed, plan, rows)))
+    table.append(("all, and beyond the paper", "`make paper`", total_duration(timed, plan, rows)))
     return markdown_table(table)

@@ -16,7 +16,7 @@ import nbformat
 
 from aae_prior.config import settings_table
 from aae_prior.files import markdown_table
-from aae_prior.glance import MEASURES, count_verdicts, deciding, judged, sign, slug
+from aae_prior.glance import MEASURES, count_verdicts, deciding, judged, legend, sign, slug
 from aae_prior.plan import commands_table
 from aae_prior.recipes import PRESETS
 from aae_prior.results import HEADER, caption, drawn_by, figure_order, means, notebook_of, read_rows, title_of
@@ -197,10 +197,9 @@ def claims(rows):
         measure = MEASURES[claim.key][0] if claim.key in MEASURES else ""
         table.append((f"[{claim.key}]({slug(claim.key)}.md)", figure, measure, *cells.values()))
     head = ("claim", "shown in", "measure, bar", *[SAID[name].removeprefix("the embedded ") for name in datasets])
-    names = {"✓": "reproduced", "◐": "partly reproduced", "✗": "not reproduced", "?": "not decided"}
     return dict(
         count=count_verdicts(rows) + ". Each time is one data set and one length of training.",
-        legend=", ".join(f"{mark} {said}" for mark, said in names.items())
+        legend=legend(rows)
         + ". The number is that of `ours`, or of `ours` : the baseline. Several signs in a cell are several lengths of "
         "training or, in Table 1, several extractors.",
         table=markdown_table([head, *table]),
@@ -340,9 +339,9 @@ def gather():
         + [(f"`{name}`", f"{preset['steps']:,}", f"{preset['width']:g}") for name, preset in PRESETS.items()]
     )
     algorithm = "\n\n".join(f"```python\n{inspect.getsource(phase)}```" for phase in (aae_phase, prior_phase))
+    values = dict(commands=commands_table(), presets=presets, algorithm=algorithm, notebooks=notebooks_table())
     for path in sorted((BOOK / "start").glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        values = dict(commands=commands_table(), presets=presets, algorithm=algorithm, notebooks=notebooks_table())
         write(f"start/{path.name}", filled(text, **values))
     shown = claims(rows)
     pages = [slug(key) for key in CLAIMS]
