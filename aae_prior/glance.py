@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SIGNS', 'COUNTED', 'BOTH', 'MEASURES', 'SAME_LINE', 'TITLES', 'DATASETS_SHOWN', 'kind_of', 'sign', 'judged',
-           'kinds_of', 'count_verdicts', 'legend', 'pair', 'spread_over_sizes', 'deciding', 'slug', 'book_address',
-           'claim_address', 'glance_cell', 'glance_table']
+           'kinds_of', 'count_verdicts', 'legend', 'short', 'pair', 'spread_over_sizes', 'deciding', 'slug',
+           'book_address', 'claim_address', 'glance_cell', 'glance_table']
 
-# %% ../nbs/14b_glance.ipynb #346d7133
+# %% ../nbs/14b_glance.ipynb #b74fb8cc
 import configparser
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from collections import Counter
 from .files import markdown_table, project_root
 from .verdicts import CLAIMS, Missing, Numbers, groups_of, growth, least_of, line_of
 
-# %% ../nbs/14b_glance.ipynb #8404a2e6
+# %% ../nbs/14b_glance.ipynb #b1af550f
 SIGNS = {"reproduced": "✓", "partly": "◐", "not reproduced": "✗", "not decided": "?", "one seed": "?¹"}
 COUNTED = {"partly": "partly reproduced", "one seed": "seen on one seed only"}  # in a count, if not by the same words
 
@@ -29,7 +29,7 @@ def sign(verdict):
     "✓, ◐, ✗, ? or ?¹ of a verdict in words"
     return SIGNS[kind_of(verdict)]
 
-# %% ../nbs/14b_glance.ipynb #1bace8ea
+# %% ../nbs/14b_glance.ipynb #41c07ac7
 def judged(claim, rows):
     "Cells (data set, what the rows are of, verdict, ours, beside, seeds, the rows) of all lines of a claim"
     for about, mine in groups_of(claim, rows):
@@ -55,10 +55,15 @@ def legend(rows):
     "What the signs mean that occur, in words"
     return ", ".join(f"{SIGNS[words]} {COUNTED.get(words, words)}" for words in kinds_of(rows))
 
-# %% ../nbs/14b_glance.ipynb #c9ec98b6
+# %% ../nbs/14b_glance.ipynb #62dd50e1
+def short(number):
+    "A number as the table has room for it"
+    return f"{number:.2f}" if number < 10 else f"{number:.0f}"
+
+
 def pair(v, metric, other):
     "A number of `ours` and of the model `other`"
-    return f"{v(metric, 'ours'):.3g} : {v(metric, other):.3g}"
+    return f"{short(v(metric, 'ours'))} : {short(v(metric, other))}"
 
 
 BOTH = ("ours", "maae")  # where the paper speaks of both models, the one that is further from the claim
@@ -70,34 +75,34 @@ def spread_over_sizes(v):
     if len(sizes) < 3:
         raise Missing("sweep of three sizes or more")
     fids = [v("fid", model) for model in sizes]
-    return f"{max(fids) / min(fids):.3g}"
+    return short(max(fids) / min(fids))
 
 
 MEASURES = {  # claim -> (what the number is, and the bar for it; the number, from `verdicts.Numbers`)
     "sharper samples": ("sharpness, `ours` : `aae`", lambda v: pair(v, "sharpness_ratio", "aae")),
     "plausible reconstructions": ("FID, `ours` : `aae`", lambda v: pair(v, "fid", "aae")),
-    "little impact on ours": ("growth of FID, ≤ 1.5", lambda v: f"{growth(v, 'ours'):.3g}"),
-    "strong impact on aae": ("growth of FID, ≥ 2", lambda v: f"{growth(v, 'aae, stochastic'):.3g}"),
-    "robust over the sweep": ("largest FID / smallest, ≤ 1.5", spread_over_sizes),
-    "labels control the image": ("label consistency, ≥ 0.9", lambda v: f"{v('label_consistency', 'ours'):.3g}"),
+    "little impact on ours": ("growth of FID, ≤ 1.5", lambda v: short(growth(v, "ours"))),
+    "strong impact on aae": ("growth of FID, ≥ 2", lambda v: short(growth(v, "aae, stochastic"))),
+    "robust over the sweep": ("largest FID / smallest, ≤ 1.5", spread_over_sizes),
+    "labels control the image": ("label consistency, ≥ 0.9", lambda v: short(v("label_consistency", "ours"))),
     "labels matched better": ("label consistency, `ours` : `maae`", lambda v: pair(v, "label_consistency", "maae")),
-    "codes apart for each class": ("purity of codes, ≥ 0.9", lambda v: f"{v('knn_purity', 'ours'):.3g}"),
+    "codes apart for each class": ("purity of codes, ≥ 0.9", lambda v: short(v("knn_purity", "ours"))),
     "categories are classes": (
-        "accuracy and purity, ≥ 0.9",
-        lambda v: f"{min(least_of(v, model) for model in BOTH):.3g}",
+        "accuracy and purity, ≥ 0.9",
+        lambda v: short(min(least_of(v, model) for model in BOTH)),
     ),
-    "columns mix classes": ("accuracy or purity, < 0.9", lambda v: f"{max(least_of(v, model) for model in BOTH):.3g}"),
+    "columns mix classes": ("accuracy or purity, < 0.9", lambda v: short(max(least_of(v, model) for model in BOTH))),
     "categories are background colours": (
-        "colour variance explained, ≥ 0.25",
-        lambda v: f"{min(v('border_colour_share', model) for model in BOTH):.3g}",
+        "colour explained, ≥ 0.25",
+        lambda v: short(min(v("border_colour_share", model) for model in BOTH)),
     ),
     "codes of encoder and prior alike": (
-        "told apart, ≤ 0.6",
-        lambda v: f"{v('two_sample_accuracy', 'ours'):.3g}",
+        "accuracy of telling apart, ≤ 0.6",
+        lambda v: short(v("two_sample_accuracy", "ours")),
     ),
-    "codes apart for each category": ("purity of codes, ≥ 0.9", lambda v: f"{v('knn_purity', 'ours'):.3g}"),
-    "encoder clusters classes": ("purity of codes, ≥ 0.9", lambda v: f"{v('knn_purity', 'ours'):.3g}"),
-    "encoder does not cluster classes": ("purity of codes, < 0.9", lambda v: f"{v('knn_purity', 'ours'):.3g}"),
+    "codes apart for each category": ("purity of codes, ≥ 0.9", lambda v: short(v("knn_purity", "ours"))),
+    "encoder clusters classes": ("purity of codes, ≥ 0.9", lambda v: short(v("knn_purity", "ours"))),
+    "encoder does not cluster classes": ("purity of codes, < 0.9", lambda v: short(v("knn_purity", "ours"))),
     "higher score, generation": ("inception score, `ours` : `maae`", lambda v: pair(v, "inception_score", "maae")),
     "higher score, supervised": ("inception score, `ours` : `maae`", lambda v: pair(v, "inception_score", "maae")),
     "higher score, unsupervised": ("inception score, `ours` : `maae`", lambda v: pair(v, "inception_score", "maae")),
@@ -114,7 +119,7 @@ def deciding(claim, rows):
     except Missing:
         return ""
 
-# %% ../nbs/14b_glance.ipynb #53bf01b5
+# %% ../nbs/14b_glance.ipynb #2fb557c7
 SAME_LINE = {  # claim -> the claim whose line it shares
     "labels matched better": "labels control the image",
     "columns mix classes": "categories are classes",
@@ -127,7 +132,7 @@ TITLES = {
     "plausible reconstructions": "better reconstructions than `aae`",
     "little impact on ours": "long codes hardly harm `ours`",
     "strong impact on aae": "long codes harm `aae`",
-    "robust over the sweep": "both, over a sweep (our question)",
+    "robust over the sweep": "both, at all code lengths (our question)",
     "labels control the image": "labels decide the image; CIFAR-10: better than `maae`",
     "codes apart for each class": "each label has its own codes",
     "categories are classes": "categories are classes; SVHN, CIFAR-10: they mix them",
@@ -177,7 +182,7 @@ def glance_cell(lines):
 
 def glance_table(rows):
     "Markdown table: a line a claim, a column a data set, from `rows` of results"
-    table = [("the paper's claim", "figure", "measure, bar", *DATASETS_SHOWN.values())]
+    table = [("figure: claim", "measure, bar", *DATASETS_SHOWN.values())]
     for first in CLAIMS.values():
         if first.key in SAME_LINE:
             continue
@@ -189,5 +194,5 @@ def glance_table(rows):
         measure = MEASURES[first.key][0] if first.key in MEASURES else ""
         title = TITLES.get(first.key, first.key)
         shown = [glance_cell(cells[dataset]) for dataset in DATASETS_SHOWN]
-        table.append((title, first.figure, measure, *shown))
+        table.append((f"{first.figure}: {title}", measure, *shown))
     return markdown_table(table)
