@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; small networks are fastest so
 os.environ["MPLBACKEND"] = "Agg"
 
+import importlib.util
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -20,3 +23,15 @@ def runs_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AAE_PRIOR_RUNS", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    "What book/make.py can do, its pages gathered in a folder of their own, `book.SOURCE`, as Sphinx takes them."
+    path = Path(__file__).resolve().parents[1] / "book" / "make.py"
+    spec = importlib.util.spec_from_file_location("book_make", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.SOURCE = tmp_path_factory.mktemp("book") / "source"
+    module.gather()
+    return module
