@@ -9,7 +9,7 @@ __all__ = ['NOT_CARRIED_OVER', 'SHARED', 'Entry', 'notebook_path', 'read_plan', 
            'seeds_made', 'entry_folder', 'entry_cells', 'is_published', 'seed_rows', 'entry_state', 'unpublished',
            'entries_to_run', 'check_entries', 'count_finished_runs', 'run_times', 'trained_steps',
            'count_papermill_runs', 'expected_times', 'duration', 'expected_duration', 'total_duration', 'state_line',
-           'state_table', 'commands_table']
+           'state_table', 'commands_table', 'figures_table']
 
 # %% ../nbs/15_plan.ipynb #48a48f5c
 import functools
@@ -438,4 +438,21 @@ def commands_table(plan=None, rows=None) -> str:
             command += f", and with {' and '.join(f'`-p seed {seed}`' for seed in entry.seeds[1:])}"
         time = expected_duration(entry, plan, rows)
         table.append((entry.figure, entry.dataset, entry.preset, command, time))
+    return markdown_table(table)
+
+# %% ../nbs/15_plan.ipynb #8f023cf4
+def figures_table(plan=None, rows=None) -> str:
+    "Each figure and table of the paper that is trained for, as a Markdown table: figure, command, time."
+    plan = plan or read_plan()
+    rows = published_rows() if rows is None else rows
+    table = [("figure", "command", "time on a CPU")]
+    notebooks = {}
+    for entry in plan:
+        if entry.rows and re.match(r"\d|Table", entry.figure):
+            notebooks.setdefault(entry.notebook, []).append(entry)
+    for entries in notebooks.values():
+        first = entries[0].figure.split(",")[0].lower().replace(" ", "")
+        table.append((entries[0].figure, f"`make paper FIGURE={first}`", total_duration(entries, plan, rows)))
+    timed = [entry for entry in plan if expected_times(entry, plan, rows)]
+    table.append(("all, and beyond the paper", "`make paper`", total_duration(timed, plan, rows)))
     return markdown_table(table)

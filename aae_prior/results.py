@@ -6,7 +6,7 @@
 __all__ = ['HEALTHY', 'HEADER', 'TOPIC', 'KEY', 'HEADLINES', 'runs_for', 'about', 'judge_of', 'beyond', 'show_training',
            'stop_without', 'topic_of', 'key_of', 'seeds_of', 'single', 'given_in', 'training_of', 'read_rows',
            'merge_rows', 'over_seeds', 'mean_row', 'means', 'word', 'command', 'preset_and_seed', 'Results',
-           'results_table', 'notebook_of', 'drawn_by', 'numbers', 'caption', 'title_of', 'figure_order', 'gallery']
+           'notebook_of', 'drawn_by', 'numbers', 'caption', 'title_of', 'figure_order']
 
 # %% ../nbs/10_results.ipynb #f3549c92
 import csv
@@ -21,7 +21,7 @@ from IPython.display import Markdown, display
 
 from .config import Config
 from .data import Data
-from .files import locked, markdown_table, project_root, write_atomic, write_csv
+from .files import locked, project_root, write_atomic, write_csv
 from .machine import cpu_model
 from .parameters import PARAMETERS
 from .plots import collapse_panel, filmstrip, loss_curves, save
@@ -348,13 +348,6 @@ class Results(_Files):
             merge_rows(self.root / "figures" / "results.csv", self.rows)
         return self.folder / "results.csv"
 
-# %% ../nbs/10_results.ipynb #c254a389
-def results_table(
-    path, columns=("figure", "claim", "dataset", "model", "metric", "value", "spread", "seeds", "n", "preset", "paper")
-):
-    "The rows of a results file, over seeds, as a Markdown table of `columns`"
-    return markdown_table([columns, *([row[c] for c in columns] for row in means(read_rows(path)))])
-
 # %% ../nbs/10_results.ipynb #6bb8de0a
 def notebook_of(row):
     "Name of the notebook that a row's command runs, '' when it runs none"
@@ -428,27 +421,3 @@ def title_of(notebook):
 def figure_order(path):
     "Sorts names by the numbers in them: fig5 before fig10, figures before tables"
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", Path(path).stem)]
-
-# %% ../nbs/10_results.ipynb #aad6b713
-def gallery(figures, notebooks, link="../figures"):
-    """Every picture of the folder `figures` with its caption, as Markdown.
-
-    It stands below the title of the notebook (of the folder `notebooks`) that drew it."""
-    names, rows, groups = (
-        [p.stem for p in Path(notebooks).glob("*.ipynb")],
-        read_rows(Path(figures) / "results.csv"),
-        {},
-    )
-    for path in sorted(Path(figures).glob("*.png"), key=figure_order):
-        name, rest = drawn_by(path, names)
-        groups.setdefault(name, []).append((path, rest))
-    parts = []
-    for name, pictures in groups.items():
-        parts.append(f"### [{title_of(Path(notebooks) / f'{name}.ipynb')}]({name}.ipynb)")
-        if not any(notebook_of(row) == name for row in rows):
-            parts.append(f"`papermill nbs/{name}.ipynb out/{name}.ipynb`")
-        parts += [
-            f"![{path.stem.replace('_', ' ')}]({link}/{path.name}){caption(name, rest, rows)}"
-            for path, rest in pictures
-        ]
-    return "\n\n".join(parts)

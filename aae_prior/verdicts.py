@@ -9,8 +9,8 @@ __all__ = ['NAMES', 'CLAIMS', 'MIXED', 'ONE_SEED', 'UNCLEAR', 'CHANNELS', 'CODE_
            'unclear', 'sharper', 'channels_of', 'plausible', 'code_sizes', 'growth', 'little_impact', 'strong_impact',
            'robust', 'labels_control', 'spread_over_seeds', 'labels_matched_better', 'codes_apart', 'least_of',
            'categories_are_classes', 'columns_mix', 'backgrounds_alike', 'codes_alike', 'categories_apart',
-           'encoder_clusters', 'encoder_mixes', 'fits', 'follows', 'higher', 'numbers_of', 'line_of', 'beyond_in',
-           'groups_of', 'verdicts_table']
+           'encoder_clusters', 'encoder_mixes', 'word_share', 'fits', 'follows', 'higher', 'numbers_of', 'line_of',
+           'beyond_in', 'groups_of', 'verdicts_table']
 
 # %% ../nbs/14_verdicts.ipynb #29f60687
 import functools
@@ -509,6 +509,17 @@ def encoder_mixes(v, model):
     return grade(v("knn_purity", model) < 0.9, False)
 
 # %% ../nbs/14_verdicts.ipynb #ca971007
+def word_share(v, model="ours"):
+    "Share of images that show the word of their sentence: the mean over all words but green and black"
+    words = [row for row in v.rows if row["model"] == model and row["metric"].startswith("agreement ")]
+    words = [row for row in words if row["metric"] not in ("agreement green", "agreement black")]
+    if not words:
+        raise Missing(f"agreement of {shown(model)}")
+    found = statistics.fmean(float(row["value"]) for row in words)
+    v.used.append(words[0] | dict(metric="agreement", value=f"{found:.4g}", spread=""))
+    return found
+
+
 @claim(
     "images fit their sentence",
     "13",
@@ -536,12 +547,7 @@ def fits(v, model):
 )
 def follows(v, model):
     "Mean agreement over all words but green and black, and diversity within a sentence"
-    words = [row for row in v.rows if row["model"] == model and row["metric"].startswith("agreement ")]
-    words = [row for row in words if row["metric"] not in ("agreement green", "agreement black")]
-    if not words:
-        raise Missing(f"agreement of {shown(model)}")
-    found = statistics.fmean(float(row["value"]) for row in words)
-    v.used.append(words[0] | dict(metric="agreement", value=f"{found:.4g}", spread=""))
+    found = word_share(v, model)
     real = v("agreement", "real images")
     enough = found >= 0.5 and found >= real / 2
     return grade(enough and v("diversity_within_sentence", model) >= 0.3, enough)

@@ -18,11 +18,12 @@ from PIL import Image
 
 from aae_prior.config import settings_table
 from aae_prior.files import markdown_table
+from aae_prior.glance import MEASURES, count_verdicts, deciding, judged, legend, sign, slug
 from aae_prior.plan import commands_table
 from aae_prior.recipes import PRESETS
-from aae_prior.results import HEADER, caption, drawn_by, figure_order, notebook_of, read_rows, title_of
+from aae_prior.results import HEADER, caption, drawn_by, figure_order, means, notebook_of, read_rows, title_of
 from aae_prior.training import aae_phase, prior_phase
-from aae_prior.verdicts import CLAIMS, groups_of, line_of
+from aae_prior.verdicts import CLAIMS
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, NOTEBOOKS, FIGURES = ROOT / "book", ROOT / "nbs", ROOT / "figures"
@@ -31,42 +32,17 @@ SOURCE, TARGET = ROOT / "out/book_source", ROOT / "out/book"
 METHOD = "01 02 02a 02b 03 03a 03b 02d 02c 04 04b 05 06 06b".split()
 # data, settings, runs, sweeps, and what writes the pictures and numbers down
 HOUSE = [n for n in sorted(p.stem.split("_")[0] for p in NOTEBOOKS.glob("[0-9]*_*.ipynb")) if n not in METHOD]
-BEYOND = ["trials", "ablations", "stability", "benchmark", "authors_pictures"]
+BEYOND = ["beyond_priors", "trials", "ablations", "stability", "benchmark", "authors_pictures"]
 SAID = {
     "digits": "the embedded digits",
     "mnist": "MNIST",
     "svhn": "SVHN",
     "cifar10": "CIFAR-10",
-    "flowers102": "Flowers102",
+    "flowers102": "Flowers-102",
 }
-VERDICTS = {  # how a verdict begins: its sign, what the legend says, and the colour (a class of book.css)
-    "reproduced": ("✓", "reproduced", "good"),
-    "partly": ("◐", "partly reproduced", "fair"),
-    "not reproduced": ("✗", "not reproduced", "bad"),
-    "one seed": ("? 1 seed", "met by one seed only", "open"),
-    "not decided": ("?", "not decided", "open"),
-}
-MEASURE = {
-    "sharper samples": "sharpness ratio",
-    "plausible reconstructions": "FID",
-    "little impact on ours": "FID at the long code",
-    "strong impact on aae": "FID at the long code",
-    "robust over the sweep": "FID at the long code",
-    "labels control the image": "label consistency",
-    "labels matched better": "label consistency",
-    "codes apart for each class": "knn purity",
-    "categories are classes": "clustering accuracy",
-    "columns mix classes": "clustering accuracy",
-    "categories are background colours": "border colour share",
-    "codes of encoder and prior alike": "two sample accuracy",
-    "codes apart for each category": "knn purity",
-    "encoder clusters classes": "knn purity",
-    "encoder does not cluster classes": "knn purity",
-    "higher score, generation": "inception score",
-    "higher score, supervised": "inception score",
-    "higher score, unsupervised": "inception score",
-}  # of each claim, the measure whose number stands in the table at a glance
+COLOURS = {"✓": "good", "◐": "fair", "✗": "bad", "?": "open"}  # of a sign, as classes of book.css
 WIDE = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n"  # a page without the contents at its right
+MEANS = "figure claim dataset model metric value spread seeds n extractor preset epochs paper".split()
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -179,37 +155,10 @@ def plain(text):
 # ---- pages of claims ----
 
 
-def verdict_word(verdict):
-    "The key of VERDICTS that a verdict begins with"
-    found = [word for word in VERDICTS if verdict.strip("*").startswith(word)]
-    if not found:
-        raise ValueError(f"verdict {verdict!r} begins with none of {', '.join(VERDICTS)}; add it to VERDICTS")
-    return found[0]
-
-
-def sign(word):
+def coloured(verdict):
     "HTML of the sign of a verdict, in its colour"
-    text, _, colour = VERDICTS[word]
-    return f'<span class="verdict {colour}">{text}</span>'
-
-
-def slug(text):
-    "Part of an address: lower case, words joined by -"
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def judged(claim, rows):
-    "Cells (data set, what the rows are of, verdict, ours, beside, seeds, the rows) of all lines of a claim"
-    for about, mine in groups_of(claim, rows):
-        _, _, _, verdict, ours, beside, seeds = line_of(claim, mine, about)
-        if not verdict.startswith("**not claimed"):
-            yield mine[0]["dataset"], about, verdict, ours, beside, seeds, mine
-
-
-def deciding(claim, ours):
-    "The number of `ours` that the table at a glance shows: the last of the measure that it names for this claim"
-    found = re.findall(rf"{MEASURE[claim.key].split(' at ')[0]} ([-\d.]+)", ours)
-    return f"{float(found[-1]):.3g}" if found else ""
+    shown = sign(verdict)
+    return f'<span class="verdict {COLOURS[shown.strip("()")]}">{shown}</span>'
 
 
 def shown_in(claim):
@@ -234,10 +183,10 @@ def claim_page(claim, rows, differs):
         "## At a glance",
         markdown_table(
             [
-                ("data set, preset", "verdict", f"{MEASURE[claim.key]} of `ours`", "seeds"),
+                ("data set, preset", "verdict", MEASURES[claim.key][0], "seeds"),
                 *[
-                    (about, f"{sign(verdict_word(verdict))}\N{NO-BREAK SPACE}{verdict}", deciding(claim, ours), seeds)
-                    for _, about, verdict, ours, _, seeds, _ in lines
+                    (about, f"{coloured(verdict)}\N{NO-BREAK SPACE}{verdict}", deciding(claim, mine), seeds)
+                    for _, about, verdict, _, _, seeds, mine in lines
                 ],
             ]
         ),
@@ -265,26 +214,23 @@ def claim_page(claim, rows, differs):
 def claims(rows):
     "Writes the pages of all claims; returns what the page over them shows"
     differs = tomllib.loads((BOOK / "differs.toml").read_text(encoding="utf-8"))
-    datasets, counts, table = [name for name in SAID if name != "flowers102"], dict.fromkeys(VERDICTS, 0), []
+    datasets, table = list(SAID), []
     for claim in CLAIMS.values():
         lines = list(judged(claim, rows))
         write(f"claims/{slug(claim.key)}.md", claim_page(claim, rows, differs))
         cells = dict.fromkeys(datasets, "")
-        for dataset, _, verdict, ours, *_ in lines:
-            counts[verdict_word(verdict)] += 1
+        for dataset, _, verdict, *_, mine in lines:
             address = f"{slug(claim.key)}.html#{slug(claim.key)}-{dataset}"
-            link = f'<a href="{address}">{sign(verdict_word(verdict))} {deciding(claim, ours)}</a>'
+            link = f'<a href="{address}">{coloured(verdict)} {deciding(claim, mine)}</a>'
             cells[dataset] = " ".join(filter(None, [cells[dataset], link]))
-        measure = f"[{shown_in(claim)}, {MEASURE[claim.key]}]{{.measure}}"
+        measure = f"[{shown_in(claim)}, {MEASURES[claim.key][0]}]{{.measure}}"
         table.append((f"[{claim.key}]({slug(claim.key)}.md) {measure}", *cells.values()))
     head = ("claim", *[SAID[name].removeprefix("the embedded ") for name in datasets])
-    found = {word: number for word, number in counts.items() if number}
     return dict(
-        count=f"{len(CLAIMS)} claims, judged {sum(counts.values())} times, each time on one data set and one length "
-        "of training: " + ", ".join(f"{number} {VERDICTS[word][1]}" for word, number in found.items()) + ".",
-        legend=", ".join(f"{sign(word)} {VERDICTS[word][1]}" for word in found)
-        + ". The number is the measure of `ours`. Several signs in a cell are several lengths of training or, in "
-        "Table 1, several extractors.",
+        count=count_verdicts(rows) + ". Each time is one data set and one length of training.",
+        legend=legend(rows)
+        + ". The number is that of `ours`, or of `ours` : the baseline. Several signs in a cell are several lengths of "
+        "training or, in Table 1, several extractors.",
         table=markdown_table([head, *table]),
     )
 
@@ -292,18 +238,16 @@ def claims(rows):
 # ---- results, reference, contents ----
 
 
-def results_page(rows):
-    "All rows of figures/results.csv as a table that sorts and filters in the page"
-    columns = [name for name in HEADER if any(row[name] for row in rows)]
+def results_page(title, about, rows, columns):
+    "`rows` as a table that sorts and filters in the page, under `title` and a paragraph `about` it"
+    columns = [name for name in columns if any(row[name] for row in rows)]
     head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in columns)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(row[name])}</td>" for name in columns) + "</tr>" for row in rows
     )
-    return f"""{WIDE}# Results
+    return f"""{WIDE}# {title}
 
-All {len(rows)} numbers behind the figures, one row a seed, with the command, the hardware and the time of each. A
-click on a heading sorts, the field below it filters, the field above searches in all columns.
-{{download}}`results.csv <figures/results.csv>` is the same as a file.
+{about} A click on a heading sorts, the field below it filters, the field above searches in all columns.
 
 ```{{raw}} html
 <link rel="stylesheet" href="_static/dt_bundle.css">
@@ -318,6 +262,18 @@ click on a heading sorts, the field below it filters, the field above searches i
 <script type="module" src="_static/results.js"></script>
 ```
 """
+
+
+def notebooks_table():
+    "Every notebook with a link and the one line that it opens with"
+    table = [("notebook", "about")]
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if path.stem != "index":
+            opening = nbformat.read(path, as_version=4).cells[:3]
+            text = next(cell.source for cell in opening if cell.cell_type == "markdown")
+            about = next((line[2:] for line in text.splitlines() if line.startswith("> ")), title_of(path))
+            table.append((f"[{path.stem}](../nbs/{path.name})", about))
+    return markdown_table(table)
 
 
 def api_page(module):
@@ -350,13 +306,13 @@ def contents(explorer):
         [
             toctree(
                 "Start",
-                [*(f"start/{name}" for name in ("install", "first_figure", "own_data", "commands"))]
+                [*(f"start/{name}" for name in ("install", "first_figure", "own_data", "commands", "notebooks"))]
                 + ["explorer"] * explorer,
             ),
             toctree("The method", ["start/method", *map(numbered, METHOD)]),
             toctree("The figures", [f"nbs/{name}" for name in paper_notebooks()]),
             toctree("What holds", ["claims/index"]),
-            toctree("Results", ["results"]),
+            toctree("Results", ["results", "means"]),
             toctree("Beyond the paper", [f"nbs/{name}" for name in BEYOND]),
             toctree("How it is made", map(numbered, HOUSE)),
             toctree("Reference", ["reference/settings", "reference/api"]),
@@ -416,14 +372,21 @@ def gather():
         + [(f"`{name}`", f"{preset['steps']:,}", f"{preset['width']:g}") for name, preset in PRESETS.items()]
     )
     algorithm = "\n\n".join(f"```python\n{inspect.getsource(phase)}```" for phase in (aae_phase, prior_phase))
+    values = dict(commands=commands_table(), presets=presets, algorithm=algorithm, notebooks=notebooks_table())
     for path in sorted((BOOK / "start").glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        write(f"start/{path.name}", filled(text, commands=commands_table(), presets=presets, algorithm=algorithm))
+        write(f"start/{path.name}", filled(text, **values))
     shown = claims(rows)
     pages = [slug(key) for key in CLAIMS]
     text = filled((BOOK / "claims.md").read_text(encoding="utf-8"), **shown)
     write("claims/index.md", f"{text}\n```{{toctree}}\n:hidden:\n\n" + "\n".join(pages) + "\n```")
-    write("results.md", results_page(rows))
+    seeds = (
+        f"All {len(rows)} numbers behind the figures, one row a seed, with the command, the hardware and the time of "
+    )
+    seeds += "each. {download}`The same as a file <figures/results.csv>`."
+    write("results.md", results_page("Results", seeds, rows, HEADER))
+    over_seeds = "The numbers of [Results](results.md), with mean and spread where there are several seeds."
+    write("means.md", results_page("Means over seeds", over_seeds, means(rows), MEANS))
     write(
         "reference/settings.md",
         "# Settings\n\nEvery setting of every experiment, and whether its value is the paper's, assumed or tuned; "

@@ -9,6 +9,9 @@ import threading
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; small networks are fastest so
 os.environ["MPLBACKEND"] = "Agg"
 
+import importlib.util
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -76,3 +79,15 @@ def start_browser():
     yield start
     for browser in started:
         browser.quit()
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    "What book/make.py can do, its pages gathered in a folder of their own, `book.SOURCE`, as Sphinx takes them."
+    path = Path(__file__).resolve().parents[1] / "book" / "make.py"
+    spec = importlib.util.spec_from_file_location("book_make", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.SOURCE = tmp_path_factory.mktemp("book") / "source"
+    module.gather()
+    return module

@@ -330,7 +330,7 @@ def test_the_plan_names_every_picture_and_runs_nothing(elsewhere, capsys):
     assert said.count("\n") == len(PLAN) + 2 and not elsewhere
 
 
-def test_the_commands_of_the_readme_are_those_of_the_entries():
+def test_the_commands_of_the_table_are_those_of_the_entries():
     table = commands_table()
     for entry in MADE:
         assert f"`{entry_command(entry, entry.seeds[0])}`" in table
