@@ -66,7 +66,9 @@ def count_verdicts(rows):
 
 def legend(rows):
     "What the signs mean that occur, in words"
-    return ", ".join(f"{SIGNS[words]} {COUNTED.get(words, words)}" for words in kinds_of(rows))
+    kinds = kinds_of(rows)
+    signs = [f"{SIGNS[words]} {COUNTED.get(words, words)}" for words in kinds if not words.startswith(ONE_SEED)]
+    return ", ".join(signs) + "; in parentheses: on one seed" * (len(signs) < len(kinds))
 
 # %% ../nbs/14b_glance.ipynb #62dd50e1
 def short(number):
