@@ -13,7 +13,7 @@ import re
 from collections import Counter
 
 from .files import markdown_table, project_root
-from .verdicts import CLAIMS, Missing, Numbers, groups_of, growth, least_of, line_of, word_share
+from .verdicts import CLAIMS, ONE_SEED, Missing, Numbers, groups_of, growth, least_of, line_of, word_share
 
 # %% ../nbs/14b_glance.ipynb #b1af550f
 SIGNS = {
