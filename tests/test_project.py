@@ -38,6 +38,7 @@ GROUPS = dict(
         "sources",
         "published",
         "data",
+        "pictures",
     },
     method={
         "losses",
@@ -52,7 +53,8 @@ GROUPS = dict(
     },
     measures={"metrics", "extractors", "text", "colours", "plots", "diagrams"},
     runs={"progress", "watch", "checkpoints", "runs", "results", "verdicts", "pretrained", "onnx_export", "benchmark"},
-    command_line={"notebooks", "jobs", "sweep", "report", "samples", "plan", "cli"},
+    use={"samples", "model"},
+    command_line={"notebooks", "jobs", "sweep", "report", "plan", "cli"},
 )
 
 
