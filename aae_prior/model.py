@@ -59,6 +59,10 @@ def hub_folder_class():
 @contextmanager
 def hub_answers(name):
     "Turn whatever keeps the hub from doing what it is asked for into one line."
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it says each of its attempts
     try:
         yield
     except Exception as error:
@@ -67,6 +71,8 @@ def hub_answers(name):
             f"{name}: the hub cannot be reached, does not have it or does not let you ({type(error).__name__}: "
             f"{said[:200]}); check the name, the network and your login (hf auth login)"
         ) from None
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def download(name: str, **options) -> Path:
@@ -100,7 +106,7 @@ def find_model(name, **hub) -> Path:
         return runs_root() / str(name)
     if str(name) in pretrained_names():
         return project_root() / "pretrained" / str(name)
-    if re.fullmatch(HUB_NAME, str(name)):
+    if re.fullmatch(HUB_NAME, str(name)) and not path.parent.is_dir():  # else a folder's name was mistyped
         return download(str(name), **hub)
     try:
         return find_run(name, runs_root())
@@ -177,7 +183,12 @@ class Model:
         return cls(runs.fit(config, root=root, progress=progress, start=start.run if start else None))
 
     def settings_to_go_on(self, given: dict) -> Config:
-        "All settings of this model with those `given` in their place, for a training that begins from it."
+        """All settings of this model with those `given` in their place, for a training that begins from it.
+
+        SettingError for another model or condition."""
+        for name in ("model", "condition"):
+            if given.get(name) not in (None, getattr(self.config, name)):
+                refuse(name, given[name], f"the model to begin from has {getattr(self.config, name)}; leave it out")
         elsewhere = {"run_dir", "out_dir", "publish", "device"} | ({"steps", "epochs"} if "preset" in given else set())
         mine = {name: value for name, value in self.config.to_dict().items() if name not in elsewhere}
         config = Config.of_acting(mine | dict(recipe="paper")).replace(**given)
