@@ -9,6 +9,8 @@ __all__ = ['HUB_NAME', 'hub_folder_class', 'hub_answers', 'download', 'pretraine
 # %% ../nbs/13c_model.ipynb #a3578446
 import hashlib
 import io
+import logging
+import os
 import re
 import shutil
 import tempfile
@@ -59,10 +61,9 @@ def hub_folder_class():
 @contextmanager
 def hub_answers(name):
     "Turn whatever keeps the hub from doing what it is asked for into one line."
-    from huggingface_hub.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it says each of its attempts
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would say each of its attempts
     try:
         yield
     except Exception as error:
@@ -72,7 +73,7 @@ def hub_answers(name):
             f"{said[:200]}); check the name, the network and your login (hf auth login)"
         ) from None
     finally:
-        logging.set_verbosity(verbosity)
+        logger.setLevel(level)
 
 
 def download(name: str, **options) -> Path:
@@ -324,8 +325,8 @@ class Model:
 
     def end_code(self, end, seed=0) -> tuple:
         """(code (1, code_dim), whether it is the prior's) of an end of `interpolate`. ValueError for anything else."""
-        names, is_text = self.labels, isinstance(end, str)
-        if isinstance(end, int | np.integer) or (is_text and (end in names or not Path(end).expanduser().exists())):
+        is_word = isinstance(end, str) and (end in self.labels or not os.path.exists(os.path.expanduser(end)))
+        if is_word or isinstance(end, int | np.integer):
             return sampling.prior_codes(
                 runs.check_draws(self.run).nets, self.noise(1, seed), self.conditions(end, 1)
             ), True
