@@ -323,21 +323,23 @@ class Model:
             refuse("classify", self.config.condition, "only a model with labels or categories sorts pictures")
         return sampling.classify(self.nets, self.pictures(pictures))
 
-    def end_code(self, end, seed=0) -> tuple:
-        """(code (1, code_dim), whether it is the prior's) of an end of `interpolate`. ValueError for anything else."""
-        is_word = isinstance(end, str) and (end in self.labels or not os.path.exists(os.path.expanduser(end)))
-        if is_word or isinstance(end, int | np.integer):
-            return sampling.prior_codes(
-                runs.check_draws(self.run).nets, self.noise(1, seed), self.conditions(end, 1)
-            ), True
-        if isinstance(end, torch.Tensor | np.ndarray) and end.ndim in (1, 2) and end.shape[-1] == self.config.code_dim:
-            code = torch.as_tensor(end).detach().cpu().as_subclass(torch.Tensor)
-            if code.is_floating_point() and code.numel() == self.config.code_dim:
-                return code.reshape(1, -1).float(), False
+    def names_a_condition(self, end) -> bool:
+        "Whether `end` is a label, a category or a sentence, not a picture or a path of one."
+        if isinstance(end, str) and self.config.condition != "none":
+            return end in self.labels or not os.path.exists(os.path.expanduser(end))
+        return isinstance(end, int | np.integer)
+
+    def end_code(self, end, seed=0) -> torch.Tensor:
+        "The code (1, code_dim) of an end of `interpolate`. ValueError for what is none."
+        if self.names_a_condition(end):
+            nets = runs.check_draws(self.run).nets
+            return sampling.prior_codes(nets, self.noise(1, seed), self.conditions(end, 1))
+        if isinstance(end, torch.Tensor | np.ndarray) and end.shape == (self.config.code_dim,):
+            return torch.as_tensor(end).detach().cpu().as_subclass(torch.Tensor)[None].float()
         codes = self.encode(end)
         if len(codes) != 1:
             refuse("interpolate", f"{len(codes)} pictures", "each end is one code, one picture or one label")
-        return codes, False
+        return codes
 
     def interpolate(self, a, b, steps: int = 10, seed=0) -> Pictures:
         """Pictures (steps, channels, size, size) along the straight line between the codes of `a` and `b`.
@@ -346,7 +348,8 @@ class Model:
         ValueError for anything else."""
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
             refuse("steps", steps, "a line has two ends; give a whole number of 2 or more")
-        (first, drawn_first), (last, drawn_last) = self.end_code(a, seed), self.end_code(b, seed)
+        first, last = self.end_code(a, seed), self.end_code(b, seed)
         codes = torch.lerp(first, last, torch.linspace(0, 1, steps)[:, None])
-        dec = self.nets.sampler()["dec"] if drawn_first or drawn_last else self.nets.dec
+        of_prior = self.names_a_condition(a) or self.names_a_condition(b)
+        dec = self.nets.sampler()["dec"] if of_prior else sampling.network(self.nets, "dec")
         return sampling.in_batches(self.nets, dec, codes).as_subclass(Pictures)
