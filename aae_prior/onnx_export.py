@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGREEMENT', 'TWO_GREY_LEVELS', 'Sampler', 'exportable_sampler', 'onnx_packages', 'example_inputs', 'quiet_exporter',
-           'onnx_graph', 'with_half_weights', 'largest_differences', 'class_names_of', 'export_onnx']
+           'onnx_graph', 'with_half_weights', 'largest_differences', 'export_onnx']
 
 # %% ../nbs/13a_onnx.ipynb #54c80bda
 import copy
@@ -21,7 +21,7 @@ from torch import nn
 from .batches import DISCRETE, sample_noise
 from .files import write_atomic, write_json
 from .networks import Conv, UpConv
-from .runs import Run, check_draws
+from .runs import Run, check_draws, class_names_of
 
 # %% ../nbs/13a_onnx.ipynb #3a3b97c7
 class Sampler(nn.Module):
@@ -145,16 +145,6 @@ def largest_differences(model, sampler: Sampler, inputs: tuple) -> dict:
     return {name: float(np.abs(a - b.numpy()).max()) for name, a, b in zip(names, found, wanted)}
 
 # %% ../nbs/13a_onnx.ipynb #7c7696aa
-def class_names_of(run: Run) -> list:
-    "Names of the values of a one-hot condition of `run`: of classes, or the numbers of categories; else none."
-    data = run.record["data"]
-    if run.config.condition == "label":
-        return list(data["class_names"])
-    if run.config.condition == "category":
-        return [str(i) for i in range(data["condition_dim"])]
-    return []
-
-
 def export_onnx(run: Run, folder) -> Path:
     """Write what draws of a complete `run` to `folder` as sampler.onnx, and what describes it as sampler.json.
 

@@ -6,9 +6,10 @@
 __all__ = ['run_folder', 'images_of', 'data_with_sentences', 'prepare_data', 'classifier_of', 'RunLocked', 'run_lock',
            'rows_per_epoch', 'row_ends', 'Mean', 'Session', 'train_step', 'position', 'recompute_stats', 'evaluate',
            'memory_held', 'sitting', 'new_record', 'read_record', 'write_record', 'film_bytes', 'save_state',
-           'keep_snapshot', 'weights_bytes', 'finish', 'clear_temporary', 'fixed_precision', 'resume',
-           'before_first_step', 'train', 'advice', 'fit', 'Run', 'read_weights', 'keep_only', 'with_average', 'load',
-           'statistics_of', 'as_trained', 'data_of', 'sentences_of', 'check_draws', 'chosen_run']
+           'keep_snapshot', 'weights_bytes', 'weights_digest', 'finish', 'clear_temporary', 'fixed_precision', 'resume',
+           'before_first_step', 'check_start', 'train', 'advice', 'fit', 'Run', 'saved_record', 'read_weights',
+           'keep_only', 'with_average', 'load', 'statistics_of', 'as_trained', 'data_of', 'sentences_of',
+           'class_names_of', 'check_draws', 'chosen_run']
 
 # %% ../nbs/08_runs.ipynb #bd0921e7
 import copy
@@ -71,14 +72,14 @@ from aae_prior.watch import (
 )
 
 # %% ../nbs/08_runs.ipynb #169fd54b
-def run_folder(config: Config, data: Data, root=None) -> Path:
-    """The folder of the run of `config` on prepared `data`.
+def run_folder(config: Config, data: Data, root=None, start: str = "") -> Path:
+    """The folder of the run of `config` on prepared `data`; `start`: `weights_digest` of the model it begins from.
 
     <dataset>-<condition>-<model>-<hash>, under `root` or `runs_root()`."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", data.name)
     return (
         Path(root or runs_root()).expanduser().absolute()
-        / f"{name}-{config.condition}-{config.model}-{config.training_key(data.fingerprint)}"
+        / f"{name}-{config.condition}-{config.model}-{config.training_key(data.fingerprint + start)}"
     )
 
 # %% ../nbs/08_runs.ipynb #f7923cef
@@ -349,6 +350,11 @@ def weights_bytes(weights: dict) -> bytes:
     return safetensors.torch.save(whole, metadata={"format": "pt"})
 
 
+def weights_digest(weights: dict) -> str:
+    "sha256 (hex) of tensors by name."
+    return hashlib.sha256(weights_bytes(weights)).hexdigest()
+
+
 def finish(folder: Path, session: Session, record: dict):
     "Write the weights and mark the run complete."
     payload = weights_bytes(session.nets.state_dict())
@@ -371,14 +377,21 @@ def fixed_precision(config: Config, record: dict, device) -> Config:
     return config.replace(precision=before[0] if before else fastest_precision(str(device)))
 
 
-def resume(folder: Path, config: Config, data: Data, device):
-    "The session of a run where it was left (or from its beginning), and its record with a sitting that begins."
+def resume(folder: Path, config: Config, data: Data, device, start: "Run" = None):
+    """The session of a run where it was left, and its record with a sitting that begins.
+
+    At its beginning the session has the weights of `start`, where there is one, and new optimisers."""
     clear_temporary(folder)
     before = read_record(folder)
     session = Session(fixed_precision(config, before, device), data, device)
     if state := newest_checkpoint(folder, drop_damaged=True):
         session.load_state_dict(state)
+    elif start:
+        session.nets.load_state_dict(start.nets.state_dict())
     record = new_record(config, data) | dict(sittings=before.get("sittings", []))
+    if start:
+        weights = weights_digest(start.nets.state_dict())
+        record["start"] = dict(data=start.record["data"]["name"], steps=start.step, weights_sha256=weights)
     record["sittings"].append(sitting(session.config, session.step))
     write_record(folder, record)
     return session, record
@@ -393,6 +406,30 @@ def before_first_step(session: Session, progress: bool):
             f"{session.config.cluster_steps:,} updates of D_I and Q by L_cluster come before the first step", flush=True
         )
     pretrain_Q(session.nets.D_I, session.data, session.config)
+
+# %% ../nbs/08_runs.ipynb #454fa26c
+def check_start(start: "Run", config: Config, data: Data):
+    "ValueError unless a run of `config` on prepared `data` can begin with the weights of the run `start`."
+    wanted = build(config, data.channels, condition_dim(data, config))
+    missing = [name for name in NETWORKS if getattr(wanted, name) is not None and getattr(start.nets, name) is None]
+    if missing:
+        raise ValueError(
+            f"no training can begin from {start.dir}: it has no {', '.join(missing)}; start from a run folder, "
+            "or from a model that was saved whole"
+        )
+
+    def shapes(nets):
+        return {name: tuple(value.shape) for name, value in nets.state_dict().items()}
+
+    if shapes(start.nets) == shapes(wanted):
+        return
+    about = start.record["data"]
+    raise ValueError(
+        f"no training of these settings can begin from {start.dir}, whose networks are others: {start.config.model} of "
+        f"width {start.config.width:g} for images of {about['channels']} x {start.config.size} x {start.config.size} "
+        f"and conditions of {about['condition_dim']} values; here are {config.model}, width {config.width:g}, "
+        f"{data.channels} x {config.size} x {config.size} and {condition_dim(data, config)}"
+    )
 
 # %% ../nbs/08_runs.ipynb #f567bfc1
 def train(folder: Path, session: Session, record: dict, report, until: int, checkpoint_seconds: float, since: float):
@@ -442,22 +479,26 @@ def fit(
     progress: bool = True,
     until: int = None,
     checkpoint_seconds: float = 60.0,
+    start: "Run" = None,
 ) -> "Run":
     """The run of `config`: loaded where it is complete, gone on with where it was interrupted, else trained.
 
     `data` replaces the data set `config` names; `root` replaces `runs_root()`; `until` ends this sitting after that
-    step of the run; a checkpoint is written at least every `checkpoint_seconds`. Raises ValueError (settings or data
+    step of the run; a checkpoint is written at least every `checkpoint_seconds`; `start`: a run whose weights this one
+    begins with, in the place of random ones. Raises ValueError (settings or data
     that cannot be honoured), RunLocked, CannotWrite and Diverged, each with one line; the last good checkpoint stays
     and the same call goes on from it."""
     if config.run_dir:
         return chosen_run(config)
     device, data = resolve_device(config.device), prepare_data(config, data)
-    folder = run_folder(config, data, root)
+    if start:
+        check_start(start, config, data)
+    folder = run_folder(config, data, root, weights_digest(start.nets.state_dict()) if start else "")
     if not read_record(folder).get("complete"):
         keep_freed_memory()
         with run_lock(folder), advice(folder):
             since = time.monotonic()
-            session, record = resume(folder, config, data, device)
+            session, record = resume(folder, config, data, device, start)
             before_first_step(session, progress)
             report = (ProgressFile if not progress else ProgressBar if is_interactive() else ProgressLines)(
                 session, f"{config.model} on {data.name}: step"
@@ -510,13 +551,22 @@ class Run:
         return nets
 
 # %% ../nbs/08_runs.ipynb #c3134112
+def saved_record(folder: Path) -> dict:
+    "What config.json in the folder of a saved model says, a record as of a run; {} where there is none of ours."
+    record = read_json(folder / "config.json", "copy the model anew from where it came")
+    return record if isinstance(record, dict) and record.get("library") == "aae_prior" else {}
+
+
 def read_weights(folder: Path, record: dict):
     "Weights and step of a run: the final ones where it is complete, else those of the newest checkpoint."
-    path = folder / "weights.safetensors"
+    saved = not (folder / "record.json").is_file()
+    path = folder / ("model.safetensors" if saved else "weights.safetensors")
     if record["complete"]:
         payload = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(payload).hexdigest() == record["weights_sha256"]:
             return safetensors.torch.load(payload), record["steps"]
+        if saved or "holds" in record:
+            raise ValueError(f"{path} is missing or damaged; copy the model anew from where it came")
         warnings.warn(f"{path} is damaged; using the newest checkpoint", stacklevel=2)
     if state := newest_checkpoint(folder):
         return state["nets"], state["step"]
@@ -551,9 +601,12 @@ def load(run_dir, device="auto") -> Run:
     FileNotFoundError where the folder is no run or has nothing to load. A run from before statistics were taken from
     the prior draws as it did then, through mixed ones, and a warning says so."""
     folder = Path(run_dir).expanduser().absolute()
-    record = read_record(folder)
+    record = read_record(folder) or saved_record(folder)
     if not record:
-        raise FileNotFoundError(f"{folder} is no run folder: it has no record.json; give a folder that fit has written")
+        raise FileNotFoundError(
+            f"{folder} is no run folder: it has no record.json, and no config.json of a saved model; "
+            "give a folder that fit, export or save has written"
+        )
     config, about = Config.from_dict(record["config"]), record["data"]
     weights, i = read_weights(folder, record)
     nets = keep_only(
@@ -635,6 +688,16 @@ def sentences_of(run: Run) -> CaptionedData:
     return found
 
 # %% ../nbs/08_runs.ipynb #8fe6ae5a
+def class_names_of(run: Run) -> list:
+    "Names of the values of a one-hot condition of `run`: of classes, or the numbers of categories; else none."
+    data = run.record["data"]
+    if run.config.condition == "label":
+        return list(data["class_names"])
+    if run.config.condition == "category":
+        return [str(i) for i in range(data["condition_dim"])]
+    return []
+
+
 def check_draws(run: Run) -> Run:
     "The `run` itself. ValueError where it is an export without the networks that draw."
     missing = [name for name, net in run.nets.sampler().items() if net is None]

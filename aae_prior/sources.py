@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'NO_LABELS', 'NON_SQUARE', 'ARRAYS', 'TRAIN_FOLDERS', 'TEST_FOLDERS', 'LAYOUTS', 'data_error',
-           'join_names', 'white_of', 'scale_to_bytes', 'check_arrays', 'squared', 'said_of_squares', 'nchw_view',
-           'is_framed', 'resize', 'stratified_order', 'read_npz', 'Picture', 'read_image', 'reason_of', 'is_text',
-           'read_folder']
+           'join_names', 'white_of', 'scale_to_bytes', 'check_pixels', 'check_arrays', 'squared', 'said_of_squares',
+           'nchw_view', 'is_framed', 'resize', 'stratified_order', 'read_npz', 'white_in', 'Picture', 'picture_of',
+           'read_image', 'reason_of', 'is_text', 'read_folder']
 
 # %% ../nbs/00b_sources.ipynb #85ff192b
 import codecs
@@ -49,7 +49,7 @@ def scale_to_bytes(x: np.ndarray, white: int) -> np.ndarray:
     return ((x.astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8)
 
 
-def _check_pixels(where, key: str, x: np.ndarray) -> np.ndarray:
+def check_pixels(where, key: str, x: np.ndarray) -> np.ndarray:
     "Images of any allowed shape as uint8 or uint16 (N, H, W, C)."
     if x.dtype not in (np.uint8, np.uint16):
         nan = " (and some are NaN or infinite)" if x.dtype.kind == "f" and not np.isfinite(x).all() else ""
@@ -175,7 +175,7 @@ def _check_complete(where, a: dict, labels_needed: bool) -> list[str]:
 
 def _images_in_bytes(where, a: dict, splits: list[str]) -> dict:
     "The images as uint8 (N, H, W, C), and the caveat where 16 bits became 8."
-    images = {"x_" + split: _check_pixels(where, "x_" + split, a["x_" + split]) for split in splits}
+    images = {"x_" + split: check_pixels(where, "x_" + split, a["x_" + split]) for split in splits}
     deep = [x for x in images.values() if x.dtype == np.uint16]
     if not deep:
         return images
@@ -429,7 +429,7 @@ def _opened(file: Path):
             yield image
 
 
-def _white_in(files: list[Path]) -> int:
+def white_in(files: list[Path]) -> int:
     "The white of the 16-bit images among the files, which have one scale; 255 where there are none."
     brightest = 0
     for file in files:
@@ -459,18 +459,17 @@ class Picture:
     changes: list[str]  # what was done to it, in the words of a caveat
 
 
-def read_image(
-    file: Path, size: int, background: str = "white", non_square: str = "crop", white: int = 65535
+def picture_of(
+    image: Image.Image, size: int, background: str = "white", non_square: str = "crop", white: int = 65535
 ) -> Picture:
-    """An image file as a `Picture` of `size` pixels, upright.
+    """A Pillow image as a `Picture` of `size` pixels, upright.
 
     `background` is what transparency is laid on and what `non_square` pad fills up with; `white` that of 16-bit images.
     An exception of Pillow's, or ValueError, for what is no image of 8 or 16 bits."""
-    with _opened(file) as image:
-        image.load()
-        if min(image.size) < SMALLEST:
-            raise ValueError(f"only {image.width}x{image.height} pixels")
-        upright, changes = ImageOps.exif_transpose(image), []
+    image.load()
+    if min(image.size) < SMALLEST:
+        raise ValueError(f"only {image.width}x{image.height} pixels")
+    upright, changes = ImageOps.exif_transpose(image), []
     if upright.mode.startswith(("I", "F")):
         least, most = upright.getextrema()
         if upright.mode == "F" or least < 0 or most > white:
@@ -486,6 +485,14 @@ def read_image(
     if square.shape[1] < size and not is_framed(square, size):
         changes.append(f"enlarged to {size}x{size}")
     return Picture(resize(square, size).expand(1, 3, size, size), square.shape[3] == 3, changes)
+
+
+def read_image(
+    file: Path, size: int, background: str = "white", non_square: str = "crop", white: int = 65535
+) -> Picture:
+    "An image file as a `Picture`; arguments and errors as in `picture_of`."
+    with _opened(file) as image:
+        return picture_of(image, size, background, non_square, white)
 
 
 def reason_of(error: Exception) -> str:
@@ -514,7 +521,7 @@ def read_folder(folder: Path, size: int, background: str = "white", non_square: 
 
     If any image has colour all become RGB, else all are grey. ValueError names every file that cannot be read."""
     files, class_names, passed = _folder_files(folder)
-    white, pictures, bad = _white_in([file for *_, file in files]), [], []
+    white, pictures, bad = white_in([file for *_, file in files]), [], []
     for split, label, file in files:
         name = file.relative_to(folder).as_posix()
         try:

@@ -37,6 +37,7 @@ GROUPS = dict(
         "sources",
         "published",
         "data",
+        "pictures",
     },
     method={
         "losses",
@@ -64,6 +65,7 @@ GROUPS = dict(
         "benchmark",
     },
     command_line={"notebooks", "jobs", "sweep", "report", "samples", "plan", "cli"},
+    use={"samples", "model"},
 )
 
 
