@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
+from aae_prior.captions import DIFFERS
 from aae_prior.config import settings_table
 from aae_prior.files import markdown_table
 from aae_prior.glance import MEASURES, count_verdicts, deciding, judged, legend, sign, slug
@@ -166,7 +166,7 @@ def shown_in(claim):
     return claim.figure if claim.figure == "Table 1" else f"Figure {claim.figure}"
 
 
-def claim_page(claim, rows, differs):
+def claim_page(claim, rows):
     "Page of a claim: sentence, verdicts, numbers, pictures, what differs, commands"
     lines = list(judged(claim, rows))
     said = claim.said if claim.said[0] == '"' else claim.said[0].upper() + claim.said[1:]
@@ -204,20 +204,18 @@ def claim_page(claim, rows, differs):
         parts += ["```bash\n" + "\n".join(f"# it took {hours[c]}\n{c}" if hours[c] else c for c in commands) + "\n```"]
     parts += [
         "## What differs from the paper",
-        differs[claim.figure],
-        "Training length and all rates are ours, since the paper gives none. Settings beyond the paper stand beside "
-        "the data set in the table above.",
+        DIFFERS[claim.figure],
+        "Settings beyond the paper stand beside the data set in the table above.",
     ]
     return "\n\n".join(parts)
 
 
 def claims(rows):
     "Writes the pages of all claims; returns what the page over them shows"
-    differs = tomllib.loads((BOOK / "differs.toml").read_text(encoding="utf-8"))
     datasets, table = list(SAID), []
     for claim in CLAIMS.values():
         lines = list(judged(claim, rows))
-        write(f"claims/{slug(claim.key)}.md", claim_page(claim, rows, differs))
+        write(f"claims/{slug(claim.key)}.md", claim_page(claim, rows))
         cells = dict.fromkeys(datasets, "")
         for dataset, _, verdict, *_, mine in lines:
             address = f"{slug(claim.key)}.html#{slug(claim.key)}-{dataset}"

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from aae_prior.glance import SIGNS
 from aae_prior.results import read_rows
 from aae_prior.verdicts import CLAIMS
 
@@ -116,12 +117,11 @@ def make():
     return module
 
 
-def test_every_verdict_has_a_sign(make):
-    assert make.verdict_word("**partly reproduced, not by every model**") == "partly"
-    assert make.verdict_word("one seed, above it") == "one seed"
-    assert "? 1 seed" in make.sign("one seed") and "✓" in make.sign("reproduced")
-    with pytest.raises(ValueError, match="'perhaps' begins with none of reproduced, partly"):
-        make.verdict_word("perhaps")
+def test_every_verdict_has_a_sign_in_a_colour_of_the_style(make):
+    assert set(make.COLOURS) == {sign.strip("()") for sign in SIGNS.values()}
+    style = (ROOT / "book/_static/book.css").read_text(encoding="utf-8")
+    assert [colour for colour in make.COLOURS.values() if f".verdict.{colour}" not in style] == []
+    assert make.coloured("**partly reproduced, not by every model**") == '<span class="verdict fair">◐</span>'
 
 
 def test_a_claim_is_one_click_from_what_holds(pages):

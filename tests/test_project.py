@@ -64,8 +64,8 @@ GROUPS = dict(
         "onnx_export",
         "benchmark",
     },
-    command_line={"notebooks", "jobs", "sweep", "report", "samples", "plan", "cli"},
     use={"samples", "model"},
+    command_line={"notebooks", "jobs", "sweep", "report", "plan", "cli"},
 )
 
 
