@@ -70,7 +70,7 @@ def machine_arguments(parser):
         "--minutes",
         type=positive_number,
         default=24 * 60,
-        help="time limit of a job; at its end it is queued again and goes on [1440]",
+        help="time limit of a job; at its end it is queued again and resumes [1440]",
     )
     add("--memory", type=float, metavar="GB", help="memory of a job; Slurm only [the cluster's]")
     add(
@@ -155,7 +155,7 @@ def sweep_arguments(parser):
         dest="fixed",
         help="a parameter of all cells, as papermill takes it",
     )
-    add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder again goes on with it")
+    add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder resumes it")
     machine_arguments(parser)
     add(
         "--publish",
@@ -511,8 +511,7 @@ def main(words=None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "aae-prior: stopped; the same command goes on from here "
-            "(jobs in Slurm's queue stay there: scancel ends them)",
+            "aae-prior: stopped; rerun the command to resume (jobs in Slurm's queue stay there: scancel ends them)",
             file=sys.stderr,
         )
         return 130

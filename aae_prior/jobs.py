@@ -201,7 +201,7 @@ class Slurm:
         }
 
     def cancel(self, jobs):
-        "Nothing: the cluster goes on."
+        "Nothing: the cluster continues."
 
 
 ENGINES = dict(local=Local, slurm=Slurm)

@@ -266,7 +266,7 @@ def entry_state(entry: Entry, seed: int, rows: list) -> str:
     published = is_published(entry, seed, mine)
     if here == "done":
         return "done here, published" if published else "done here"
-    begun = f"{here} here, goes on" if here in ("running", "interrupted") else "to run"
+    begun = f"{here} here, resumes" if here in ("running", "interrupted") else "to run"
     if published:
         return f"{begun}; published"
     return f"{begun}; rows of another command" if mine else begun

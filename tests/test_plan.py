@@ -296,7 +296,7 @@ def test_states(elsewhere):
     cell = entry_cells(ONE)[0].folder
     cell.mkdir(parents=True)
     for said, words in dict(
-        done="done here", running="running here, goes on", interrupted="interrupted here, goes on", failed="to run"
+        done="done here", running="running here, resumes", interrupted="interrupted here, resumes", failed="to run"
     ).items():
         (cell / "cell.json").write_text(json.dumps(dict(state=said)), encoding="utf-8")
         assert entry_state(ONE, 0, []) == words
