@@ -182,7 +182,7 @@ def check_fixed(given, fixed):
 
 
 def check_acting(given, variants):
-    "SettingError for a setting in `given` that acts on nothing in any of the `variants` (settings that differ)."
+    "SettingError for a setting in `given` that has no effect in any of the `variants` (settings that differ)."
     for name, value in given.items():
         reasons = [why_idle(name, resolve(given | variant)) for variant in variants]
         if all(reasons):
