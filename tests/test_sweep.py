@@ -658,7 +658,7 @@ def test_samples_of_sentences_want_the_embeddings_of_the_training(tmp_path, monk
         )
         if fingerprint == "a":
             assert samples.sample_conditions(run, []).flatten().tolist() == list(range(0, 16, 2))
-    with pytest.raises(ValueError, match="trained with other embeddings than are made here"):
+    with pytest.raises(ValueError, match="trained with other sentence embeddings than those made here"):
         samples.sample_conditions(run, [])
 
 
