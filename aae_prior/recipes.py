@@ -61,7 +61,7 @@ RECIPES = dict(
         Tuned(dict(steps=1200), "trials: SVHN, how much should a label weigh?", presets=("quick",)),
     ),
     cifar10=(
-        Tuned(COLOUR, "trials: What do colour images want?"),
+        Tuned(COLOUR, "trials: Which settings do colour images need?"),
         Tuned(dict(mi_weight=0.5), LABEL_WEIGHT),
         Tuned(dict(steps=3000), LABEL_WEIGHT, presets=("quick", "cpu")),
     ),
