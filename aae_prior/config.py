@@ -58,7 +58,7 @@ TEXT_STEPS = 800
 # %% ../nbs/07_config.ipynb #99431262
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All settings of a run, resolved and checked. None, or leaving out, means not given.
+    """All settings of a run, resolved and checked. None, or an argument left out, means not given.
 
     SettingError (a ValueError) names the setting, its value and what is allowed.
     """
@@ -257,14 +257,14 @@ class Config:
 
     @classmethod
     def from_parameters(cls, mapping):
-        "A Config from what a user typed: dict name -> value of any kind. Also refuses what this machine lacks."
+        "A Config from what a user typed (dict name -> any value). Also refuses what this machine does not have."
         config = cls(**check_names(mapping, SETTINGS))
         check_machine(config)
         return config
 
     @classmethod
     def of_acting(cls, mapping):
-        "A Config of the settings in `mapping` that act; `given` keeps the others, for a `replace` that lets them act."
+        "A Config of the settings in `mapping` that have an effect; `given` keeps the others for a later `replace`."
         given = read_settings(check_names(mapping, SETTINGS))
         values = resolve(given)
         config = cls(**{name: value for name, value in given.items() if not why_idle(name, values)})
@@ -272,9 +272,9 @@ class Config:
         return config
 
     def replace(self, **changes):
-        """A new Config with `changes` (None: no longer given); what follows from the changed settings follows again.
+        """A new Config with `changes` (None: no longer given); values that follow from others are derived anew.
 
-        SettingError for a change that acts on nothing.
+        SettingError for a change that has no effect.
         """
         instead = {"epochs": "steps", "steps": "epochs"}  # giving one takes the other's place
         dropped = {instead[name] for name, value in changes.items() if name in instead and not not_given(value)}
@@ -286,14 +286,14 @@ class Config:
         return config
 
     def to_dict(self):
-        "All resolved settings, as a dict that JSON can hold."
+        "All resolved settings, as a dict of JSON values."
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values):
-        """The Config of a `to_dict`, of this or an earlier version.
+        """The Config that `to_dict` of this or an earlier version wrote down.
 
-        What would follow from the rest counts as not given, so that `replace` works as on the original.
+        A value that follows from the others counts as not given, so that `replace` works as on the original.
         """
         config = cls.of_acting(upgrade_record(values))
         full = config.to_dict()
@@ -306,10 +306,10 @@ class Config:
         return cls(**given)
 
     def training_key(self, fingerprint=""):
-        """12 hex digits over the settings that change what is trained, and over the data's `fingerprint`.
+        """12 hex digits: a hash of the settings that change the trained networks and of the data's `fingerprint`.
 
-        Without a fingerprint the data's name or path counts. Left out is a setting that acts on nothing, and one at
-        its `neutral` value (or at that of the setting it names): a run from before that setting existed keeps its key.
+        Without a fingerprint the data's name or path is hashed. A setting without effect is left out, and so is one at
+        its `neutral` value (or at that of the setting it names): a run older than that setting keeps its key.
         """
         full, values = self.to_dict(), {}
         for f in dataclasses.fields(self):
@@ -329,7 +329,7 @@ class Config:
     def noise_length(self, condition_dim=0):
         """Length of the noise z beside a condition of `condition_dim` numbers.
 
-        Without a code generator the two together are the code.
+        Without a code generator, noise and condition together are the code.
         """
         if self.model != "ours":
             return self.code_dim - condition_dim
@@ -337,7 +337,7 @@ class Config:
 
     @property
     def cluster_steps(self):
-        "Updates of Q by L_cluster alone before the first step; 0 without `consistency`."
+        "Updates of Q with L_cluster alone before the first step; 0 without `consistency`."
         return min(CLUSTER_STEPS, self.steps or CLUSTER_STEPS) if self.consistency else 0
 
     @property
@@ -347,14 +347,14 @@ class Config:
 
     @property
     def text_steps(self):
-        "Updates of the sentence encoder gru."
+        "Updates in the training of the sentence encoder gru."
         return 20 if self.preset == "smoke" else TEXT_STEPS
 
     # ---- what only the data can tell
     def check_data(self, n_train, channels, classes, text_dim=200):
         """SettingError when these settings do not fit the data.
 
-        These have `n_train` images of `channels` in `classes`, or sentences of `text_dim` numbers.
+        The data have `n_train` images of `channels` channels in `classes` classes, or sentences of `text_dim` numbers.
         """
         if channels not in (1, 3):
             refuse("channels", channels, "images are grey (1) or RGB (3)")
@@ -377,27 +377,27 @@ SETTINGS = {f.name: f for f in dataclasses.fields(Config)}
 
 # %% ../nbs/07_config.ipynb #5ff94d24
 def read_settings(values):
-    "Those of `values` (name -> what was typed) that are given, each as its setting wants it; SettingError otherwise."
+    "The given ones among `values` (name -> what was typed), each in the type of its setting; else SettingError."
     found = {}
     for name, value in values.items():
         value = read_value(name, value, SETTINGS[name].type, SETTINGS[name].metadata["allowed"])
-        if value is not None and (name, value) != ("recipe", "tuned"):  # the word for what holds anyway
+        if value is not None and (name, value) != ("recipe", "tuned"):  # the default, by its name
             found[name] = value
     return found
 
 # %% ../nbs/07_config.ipynb #014d59a5
 def why_idle(name, values):
-    "Why the setting `name` acts on nothing beside `values` (model and condition among them); '' where it acts."
+    "Why the setting `name` has no effect with `values` (model and condition among them); '' where it has one."
     for other, needed in SETTINGS[name].metadata["acts"].items():
         if values[other] not in needed:
-            return f"acts on nothing with {other} {values[other]}, only with {', '.join(needed)}; leave it out"
+            return f"has no effect with {other} {values[other]}, only with {', '.join(needed)}; leave it out"
     return ""
 
 # %% ../nbs/07_config.ipynb #7e3e435f
 def resolve(given):
     """All settings (dict name -> value) from the `given` ones: value given > preset > recipe > default.
 
-    What acts on nothing keeps its default.
+    A setting without effect keeps its default.
     """
     defaults = {name: f.metadata["default"] for name, f in SETTINGS.items()}
     values = defaults | given
@@ -440,7 +440,7 @@ def check_combination(config):
 def check_code_dim(config, condition_dim, what):
     """SettingError unless the code has room for noise beside a condition of `condition_dim` numbers.
 
-    That is a question only where `config` has no code generator.
+    With a code generator any length fits.
     """
     if config.model == "ours" or config.code_dim > condition_dim:
         return
@@ -449,7 +449,7 @@ def check_code_dim(config, condition_dim, what):
 
 # %% ../nbs/07_config.ipynb #5f258cb1
 def former_noise_dim(record):
-    "Length of the noise in a `record` that named it, as it is today; None where only the data know."
+    "Today's length of the noise for the settings of a `record`; None where it depended on the number of labels."
     if record["condition"] == "none" or record["model"] != "ours":
         return record["code_dim"]
     return dict(category=90 + record["categories"], text=300).get(record["condition"])
@@ -466,9 +466,9 @@ REMOVED_SETTINGS = dict(  # settings of earlier versions -> their value today, b
 
 
 def upgrade_record(values):
-    """The `values` of a record, of this or an earlier version, by the settings there are today.
+    """The `values` of a record of this or an earlier version, in the settings of this version.
 
-    SettingError where these cannot say the same.
+    SettingError where a removed setting had another value than the one now built in.
     """
     values = {"recipe": "paper"} | values
     for name in [name for name in REMOVED_SETTINGS if name in values]:
@@ -484,14 +484,14 @@ def upgrade_record(values):
 
 # %% ../nbs/07_config.ipynb #756c25c2
 def default_text(f):
-    "How the value of the field `f` comes about when it is not given."
+    "The value of the field `f` when it is not given, or what it follows from."
     tuned = any(f.name in line.values for lines in RECIPES.values() for line in lines)
     plain = f.metadata["by"] or str(f.metadata["default"])
     return f"the recipe's, else {plain}" if tuned else plain
 
 
 def acts_text(f):
-    "Beside which models and conditions the field `f` acts; 'all' where it always does."
+    "The models and conditions with which the field `f` has an effect, or 'all'."
     return "; ".join(f"{other} {', '.join(needed)}" for other, needed in f.metadata["acts"].items()) or "all"
 
 

@@ -36,7 +36,7 @@ def did_you_mean(name, names):
 
 
 def check_names(mapping, names):
-    "`mapping` itself when all its keys are among `names`, else SettingError with the nearest name."
+    "`mapping` itself when all its keys are among `names`, else SettingError with the closest name."
     for name in mapping:
         if name not in names:
             hint = did_you_mean(name, names) or "; known are " + ", ".join(names)

@@ -503,7 +503,7 @@ def test_a_setting_that_acts_on_nothing(name, beside):
     "Refused where it is given by hand, of no account where it comes along, and no part of the key."
     base, acting = Config(recipe="paper", **beside), BESIDE.get(name, dict(condition="label"))
     line = refusal(Config, **beside | {name: OTHER[name]})
-    assert line.startswith(f"{name} = ") and "acts on nothing with" in line and "leave it out" in line
+    assert line.startswith(f"{name} = ") and "has no effect with" in line and "leave it out" in line
     assert line == refusal(base.replace, **{name: OTHER[name]})
     given = Config(recipe="paper", **acting | {name: OTHER[name]})
     along = given.replace(model=None, condition=None).replace(**beside)
@@ -956,7 +956,7 @@ def test_overrides():
         found, "rows=3", dict(rows=(int, 8, "rows"))
     )
     assert "seed = '1': is a parameter by itself; give -p seed 1" in refusal(found, "seed=1")
-    assert "augment = True: acts on nothing with model aae" in refusal(
+    assert "augment = True: has no effect with model aae" in refusal(
         notebook_parameters, dict(overrides="augment=yes", model="aae"), condition="none"
     )
     assert "size = '64': this notebook works with size 32 only" in refusal(
@@ -983,7 +983,7 @@ def test_a_notebook_of_several_conditions():
     assert [config.replace(**row).consistency for row in rows] == [0, 0, 2] and config.replace(
         condition="none"
     ).mi_weight == Config().mi_weight
-    assert "captions = 'class': acts on nothing with condition none" in refusal(
+    assert "captions = 'class': has no effect with condition none" in refusal(
         notebook_parameters, dict(overrides="captions=class"), variants=rows
     )
 

@@ -244,7 +244,7 @@ def test_starts_that_are_refused(whole, kept, tmp_path):
     small = Model(runs.load(pretrained.export(whole.run, tmp_path / "small", ["dec", "CG", "enc"])))
     for start, settings, line in [
         (small, {}, "it has no D_I, D_C; start from a run folder"),
-        (whole, dict(width=0.5), "whose networks are others"),
+        (whole, dict(width=0.5), "whose networks differ"),
         (whole, dict(condition="category"), "condition = 'category': the model to begin from has label; leave it out"),
         (whole, dict(size=64), "here are ours, width"),
         (whole, dict(stepz=3), "unknown parameter; did you mean steps"),

@@ -58,9 +58,9 @@ BAD = {
         ["plain.ipynb", "--grid", "preset=quick,smoke", "--publish"],
         "a smoke run is no result",
     ),
-    "acts on nothing in a cell": (
+    "has no effect in a cell": (
         ["open.ipynb", "--grid", "consistency=0,1"],
-        "consistency = 0.0: acts on nothing with condition label",
+        "consistency = 0.0: has no effect with condition label",
     ),
     "an unknown override": (["open.ipynb", "-p", "overrides", "bta1=0"], "did you mean beta1"),
     "an override out of range": (["open.ipynb", "--grid", "lr=1e-3,2"], "lr = 2: must be > 0 and < 1"),
@@ -658,7 +658,7 @@ def test_samples_of_sentences_want_the_embeddings_of_the_training(tmp_path, monk
         )
         if fingerprint == "a":
             assert samples.sample_conditions(run, []).flatten().tolist() == list(range(0, 16, 2))
-    with pytest.raises(ValueError, match="trained with other embeddings than are made here"):
+    with pytest.raises(ValueError, match="trained with other sentence embeddings than those made here"):
         samples.sample_conditions(run, [])
 
 
