@@ -40,8 +40,8 @@ def network(nets, name):
     found = getattr(nets, name)
     if found is None:
         raise ValueError(
-            f"there is no {name} here: the model aae has no D_I, and an export has only the networks that its README.md "
-            "lists; take the run itself, or a model saved whole (aae-prior export RUN --format hub)"
+            f"there is no {name} here: the model aae has no D_I, and an export has only those its README.md lists; "
+            "take the run itself, or a model saved whole (aae-prior export RUN --format hub)"
         )
     return found
 
