@@ -178,6 +178,7 @@ def smoke(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_notebook_writes_a_row_for_each_model_and_precision(smoke):
     rows = list(csv.DictReader((smoke / "benchmark.csv").open(encoding="utf-8")))
     assert [(row["model"], row["precision"]) for row in rows] == [
@@ -200,6 +201,7 @@ def test_the_notebook_writes_a_row_for_each_model_and_precision(smoke):
     )
 
 
+@pytest.mark.slow
 def test_the_notebook_reports_memory_start_up_and_shares(smoke):
     rows = list(csv.DictReader((smoke / "results.csv").open(encoding="utf-8")))
     assert {row["metric"] for row in rows} == {

@@ -132,7 +132,11 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize("notebook", [p.stem for p in PAPER])
+LONG = ("ablations", "beyond_priors", "fig6_high_dimensional", "stability")  # many trainings each
+slow_if_long = [pytest.param(p.stem, marks=pytest.mark.slow if p.stem in LONG else ()) for p in PAPER]
+
+
+@pytest.mark.parametrize("notebook", slow_if_long)
 def test_runs_from_top_to_bottom_from_any_folder(notebook, smoke):
     figures = snapshot(ROOT / "figures")
     outputs, folder, warnings = smoke(notebook)
@@ -149,7 +153,7 @@ def test_runs_from_top_to_bottom_from_any_folder(notebook, smoke):
     "notebook",
     [
         "fig5_generation",
-        "fig6_high_dimensional",
+        pytest.param("fig6_high_dimensional", marks=pytest.mark.slow),
         "fig8_supervised",
         "fig9_supervised_codes",
         "fig11_unsupervised",
@@ -200,6 +204,7 @@ def test_a_picture_of_the_authors_is_cut_into_its_images(smoke):
     assert not any((folder / name).exists() for name in ("generation_digits.png", "unsupervised_digits.png"))
 
 
+@pytest.mark.slow
 def test_figure_6_sweeps_code_sizes_for_every_model(smoke):
     _, folder, _ = smoke("fig6_high_dimensional")
     rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))
@@ -209,6 +214,7 @@ def test_figure_6_sweeps_code_sizes_for_every_model(smoke):
     assert (folder / "fig6_high_dimensional_digits_sweep.png").exists()
 
 
+@pytest.mark.slow
 def test_every_prior_is_measured_on_every_auto_encoder_and_seed(smoke):
     _, folder, _ = smoke("beyond_priors")
     rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))

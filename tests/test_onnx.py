@@ -21,6 +21,9 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not i
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 
+pytestmark = pytest.mark.slow  # torch's exporter takes ten seconds to load
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
