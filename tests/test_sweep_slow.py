@@ -240,5 +240,5 @@ def test_local_jobs_end_with_their_sweep(tmp_path, started):
     pid = until(lambda: training(tmp_path, "model=ours,seed=0"), process)
     process.terminate()
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in err.splitlines()[-1]
+    assert process.returncode == 130 and "rerun the command to resume" in err.splitlines()[-1]
     until(lambda: not Path(f"/proc/{pid}").exists(), seconds=30)
