@@ -195,7 +195,7 @@ SHOWN = {
     "figure": "nbs/fig8_supervised.html",
     "notebook": "nbs/02_losses.html",
     "api": "reference/training.html",
-    "search": "search.html?q=prior",
+    "search": "search.html?q=label",
 }
 
 
@@ -268,11 +268,11 @@ def test_pages_fit_the_screen_and_ask_no_other_host(browser, home, width, scheme
 
 
 def test_search_finds_pages_before_names(browser, home):
-    browser.get(home + "search.html?q=prior")
+    browser.get(home + "search.html?q=label")
     wait_for(browser, "return document.querySelectorAll('#search-results li').length > 20")
     first = [item.text for item in browser.find_elements("css selector", "#search-results li a")[:10]]
     assert not [text for text in first if text.startswith("aae_prior.")]
-    assert any("prior" in text for text in first)
+    assert any("label" in text for text in first)
 
 
 def test_results_filter_and_sort(browser, home):

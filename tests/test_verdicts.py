@@ -66,7 +66,7 @@ def test_without_rows_nothing_is_decided(claim):
         assert verdict(claim.key, [], model).startswith("not decided, no ")
 
 
-UNJUDGED = {"benchmark", "ablations", "stability", "authors' pictures"}  # no figures of the paper
+UNJUDGED = {"benchmark", "priors", "ablations", "stability", "authors' pictures"}  # no figures of the paper
 
 
 def test_every_published_figure_is_judged():
