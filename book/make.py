@@ -376,7 +376,7 @@ def gather():
         write(f"start/{path.name}", filled(text, **values))
     shown = claims(rows)
     pages = [slug(key) for key in CLAIMS]
-    text = filled((BOOK / "claims.md").read_text(encoding="utf-8"), **shown)
+    text = WIDE + filled((BOOK / "claims.md").read_text(encoding="utf-8"), **shown)
     write("claims/index.md", f"{text}\n```{{toctree}}\n:hidden:\n\n" + "\n".join(pages) + "\n```")
     seeds = (
         f"All {len(rows)} numbers behind the figures, one row a seed, with the command, the hardware and the time of "
