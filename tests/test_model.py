@@ -336,7 +336,7 @@ def test_what_a_model_cannot_do(kept, colour, whole, tmp_path):
     x = torch.zeros(1, 1, 32, 32) - 1
     encodes = Model(runs.load(pretrained.export(whole.run, tmp_path / "enc", ["enc"])))
     for use, line in [
-        (lambda: kept.encode(x), "no enc; .*exported weights"),
+        (lambda: kept.encode(x), "no enc here: .*an export has only"),
         (lambda: kept.classify(x), "no D_I"),
         (lambda: colour.classify(x), "only a model with labels or categories"),
         (lambda: colour.interpolate("nowhere.png", "nowhere.png"), "there is no such file or folder"),

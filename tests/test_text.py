@@ -477,7 +477,7 @@ def test_a_run_with_sentences_is_found_again_and_refuses_another_encoder(tmp_pat
     )
     next(tmp_path.glob("encoders/digits_own_*")).unlink()
     monkeypatch.setattr(text.JointEmbedding, "embed", lambda self, sentences: torch.ones(len(sentences), 200))
-    with pytest.raises(ValueError, match="trained with other embeddings"):
+    with pytest.raises(ValueError, match="trained with other sentence embeddings"):
         runs.sentences_of(run)
 
 
