@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODEL', 'COMMANDS', 'Parser', 'whole_number', 'positive_number', 'name_and_value', 'machine_arguments',
-           'run_arguments', 'run_command', 'run_sweep', 'sweep_arguments', 'sweep_command', 'paper_arguments',
-           'run_entry', 'paper_command', 'runs_arguments', 'runs_command', 'train_arguments', 'train_command',
-           'sample_arguments', 'sample_command', 'encode_arguments', 'pictures_for', 'write_arrays', 'encode_command',
-           'reconstruct_command', 'export_arguments', 'export_command', 'recompute_stats_arguments',
+           'run_arguments', 'run_command', 'run_sweep', 'values_argument', 'sweep_arguments', 'sweep_command',
+           'paper_arguments', 'run_entry', 'paper_command', 'runs_arguments', 'runs_command', 'train_arguments',
+           'train_command', 'sample_arguments', 'sample_command', 'encode_arguments', 'pictures_for', 'write_arrays',
+           'encode_command', 'reconstruct_command', 'export_arguments', 'export_command', 'recompute_stats_arguments',
            'recompute_stats_command', 'make_parser', 'main']
 
 # %% ../nbs/16_cli.ipynb #c3d6fe58
@@ -141,20 +141,17 @@ def run_sweep(notebook: Notebook, cells: list, folder: Path, a, command: str, pu
         return summarise(sweep, command)
 
 # %% ../nbs/16_cli.ipynb #6c6b7676
+def values_argument(parser, dest, said):
+    "The option `-p NAME VALUE`, which may stand several times: pairs in `dest`."
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest=dest, help=said)
+
+
 def sweep_arguments(parser):
     "The arguments of `aae-prior sweep`."
     add = parser.add_argument
     add("notebook", help="the notebook, as in nbs/fig8_supervised.ipynb")
     add("--grid", nargs="+", default=[], metavar="NAME=V,V", help="what varies: each combination is one cell")
-    add(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        dest="fixed",
-        help="a parameter of all cells, as papermill takes it",
-    )
+    values_argument(parser, "fixed", "a parameter of all cells, as papermill takes it")
     add("--out", type=Path, help="folder of the sweep [out/sweeps/<notebook>]; the same folder resumes it")
     machine_arguments(parser)
     add(
@@ -264,15 +261,7 @@ def train_arguments(parser):
         metavar="NAME=VALUE",
         help="settings, as in preset=cpu condition=category, straight after the data",
     )
-    add(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        dest="more",
-        help="a setting, as `aae-prior run` takes it",
-    )
+    values_argument(parser, "more", "a setting, as `aae-prior run` takes it")
     add("--start", metavar="MODEL", help="begin with the weights and settings of this model, which must be whole")
     add("--to", type=Path, help="also save the trained model to this folder, in the layout of the hub")
 

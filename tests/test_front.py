@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from aae_prior import training
+from aae_prior.captions import DATASET_NAMES
 from aae_prior.glance import (
-    DATASETS_SHOWN,
     MEASURES,
     OUR_QUESTION,
     SAME_LINE,
@@ -112,7 +112,7 @@ def test_every_verdict_is_in_the_table_at_a_glance():
         if key == OUR_QUESTION:
             continue
         line = next(line for line in lines_of(table) if TITLES[SAME_LINE.get(key, key)] in line)
-        cell = line.strip("|").split(" | ")[2 + list(DATASETS_SHOWN).index(dataset)]
+        cell = line.strip("|").split(" | ")[2 + list(DATASET_NAMES).index(dataset)]
         assert re.search(rf"\[\d?{re.escape(SIGNS[kind])}[\]\N{{NO-BREAK SPACE}}]", cell), (key, dataset, kind, cell)
 
 
