@@ -366,7 +366,7 @@ def test_a_smoke_run_is_not_published(elsewhere, capsys):
 
 def test_what_is_done_and_published_is_not_done_again(elsewhere, monkeypatch):
     [entry] = select_entries(PLAN, "5", "digits")
-    published = [dict(ROW, figure="5", command=entry_command(entry))]
+    published = [ROW | dict(figure="5", seed=str(seed), command=entry_command(entry, seed)) for seed in entry.seeds]
     monkeypatch.setattr("aae_prior.plan.read_rows", lambda path: published)
     for _ in range(2):
         assert main(["paper", "--figure", "5", "--dataset", "digits"]) == 0
