@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from .files import write_atomic
-from .results import about, beyond, figure_order, notebook_of, read_rows
+from .results import about, beyond, figure_order, figure_title, notebook_of, read_rows
 from aae_prior.verdicts import (
     CLAIMS,
     CONDITIONS,
@@ -171,9 +171,8 @@ def caption(figure, rows, added=(), sizes=None):
     found, used = results_of(zip(claims, marks, strict=True), rows, sizes)
     about = f" ({behind(used)})" if used else ""
     beyond = f" Beyond the paper: {', '.join(added)}." if added else ""
-    name = figure if figure.startswith("Table") else f"Figure {figure}"
     return (
-        f"**{name} on {DATASET_NAMES.get(dataset, dataset)}.** {SHOWS[figure]} *The paper claims* (of "
+        f"**{figure_title(figure)} on {DATASET_NAMES.get(dataset, dataset)}.** {SHOWS[figure]} *The paper claims* (of "
         f"{claims[0].of}): {quoted}.{asked} *Measured*{about}: {found}. *What differs:* {DIFFERS[figure]}{beyond}"
     )
 
@@ -234,7 +233,7 @@ def published(notebook, figures):
         dataset = max((name for name in known if rest == name or rest.startswith(f"{name}_")), key=len)
         mine = own_rows(notebook, dataset, rows)
         figure, title = mine[-1]["figure"], DATASET_NAMES.get(dataset, dataset)
-        name = figure if figure.startswith("Table") else f"Figure {figure}"
+        name = figure_title(figure)
         more = rest.removeprefix(dataset).lstrip("_")
         text = f"**{name} on {title}**, {PARTS.get(more, more)}." if more else caption(figure, mine, added_in(mine))
         parts.append(f"![{name} on {title}{', ' * bool(more)}{more}](../figures/{path.name})\n\n{text}")

@@ -29,7 +29,7 @@ from .notebooks import check_parameters, read_notebook
 from .recipes import PRESETS
 from .refusals import refuse
 from .report import aligned_columns
-from .results import command, notebook_of, read_rows
+from .results import command, figure_title, notebook_of, read_rows
 from .runs import read_record
 from .sweep import Cell, cell_folder
 
@@ -51,8 +51,7 @@ class Entry:
     @property
     def name(self):
         "Figure, data set and preset."
-        figure = f"Figure {self.figure}" if self.figure[0].isdigit() else self.figure
-        return ", ".join(filter(None, [figure, self.dataset, self.preset]))
+        return ", ".join(filter(None, [figure_title(self.figure), self.dataset, self.preset]))
 
     @property
     def by_hand(self):

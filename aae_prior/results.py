@@ -6,7 +6,7 @@
 __all__ = ['HEALTHY', 'HEADER', 'TOPIC', 'KEY', 'HEADLINES', 'runs_for', 'about', 'judge_of', 'beyond', 'show_training',
            'stop_without', 'topic_of', 'key_of', 'seeds_of', 'single', 'given_in', 'training_of', 'read_rows',
            'merge_rows', 'over_seeds', 'mean_row', 'means', 'word', 'command', 'preset_and_seed', 'Results',
-           'notebook_of', 'drawn_by', 'numbers', 'caption', 'title_of', 'figure_order']
+           'notebook_of', 'drawn_by', 'numbers', 'picture_note', 'title_of', 'figure_title', 'figure_order']
 
 # %% ../nbs/10_results.ipynb #f3549c92
 import csv
@@ -392,7 +392,7 @@ def numbers(rows):
     return " ".join(f"`{model}`: {', '.join(values)}." for model, values in said.items())
 
 # %% ../nbs/10_results.ipynb #ce216d87
-def caption(name, dataset, rows):
+def picture_note(name, dataset, rows):
     """Markdown below a picture that notebook `name` drew of `dataset`: preset, seeds, numbers and command.
 
     They are those of the `rows` that are its own; '' without any."""
@@ -416,6 +416,11 @@ def title_of(notebook):
         if c["cell_type"] == "markdown"
     ]
     return texts[0].splitlines()[0].lstrip("# ")
+
+
+def figure_title(figure):
+    "Figure 8 for 8; Table 1, or what is beside the paper, as it stands"
+    return f"Figure {figure}" if figure[0].isdigit() else figure
 
 
 def figure_order(path):

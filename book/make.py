@@ -21,7 +21,17 @@ from aae_prior.files import markdown_table
 from aae_prior.glance import MEASURES, count_verdicts, deciding, judged, legend, sign, slug
 from aae_prior.plan import commands_table
 from aae_prior.recipes import PRESETS
-from aae_prior.results import HEADER, caption, drawn_by, figure_order, means, notebook_of, read_rows, title_of
+from aae_prior.results import (
+    HEADER,
+    drawn_by,
+    figure_order,
+    figure_title,
+    means,
+    notebook_of,
+    picture_note,
+    read_rows,
+    title_of,
+)
 from aae_prior.training import aae_phase, prior_phase
 from aae_prior.verdicts import CLAIMS
 
@@ -83,7 +93,7 @@ def pictures_of(name, link="../figures", only=None):
     for path in sorted(FIGURES.glob("*.png"), key=figure_order):
         drew, rest = drawn_by(path, names)
         if drew == name and (only is None or rest.split("_")[0] == only):
-            text = caption(name, rest, rows).strip()
+            text = picture_note(name, rest, rows).strip()
             text = text.partition(". ")[0] if only else text
             shown.append(f"![{alternative(path, names)}]({link}/{path.name})\n\n{text}")
     return "\n\n".join(shown)
@@ -161,16 +171,11 @@ def coloured(verdict):
     return f'<span class="verdict {COLOURS[shown.strip("()")]}">{shown}</span>'
 
 
-def shown_in(claim):
-    "Figure 8, or Table 1"
-    return claim.figure if claim.figure == "Table 1" else f"Figure {claim.figure}"
-
-
 def claim_page(claim, rows):
     "Page of a claim: sentence, verdicts, numbers, pictures, what differs, commands"
     lines = list(judged(claim, rows))
     said = claim.said if claim.said[0] == '"' else claim.said[0].upper() + claim.said[1:]
-    figure = shown_in(claim)
+    figure = figure_title(claim.figure)
     name = notebook_of(lines[0][-1][-1])
     rule = claim.rule.format(short="the short code", long="the long one")
     parts = [
@@ -221,7 +226,7 @@ def claims(rows):
             address = f"{slug(claim.key)}.html#{slug(claim.key)}-{dataset}"
             link = f'<a href="{address}">{coloured(verdict)} {deciding(claim, mine)}</a>'
             cells[dataset] = " ".join(filter(None, [cells[dataset], link]))
-        measure = f"[{shown_in(claim)}, {MEASURES[claim.key][0]}]{{.measure}}"
+        measure = f"[{figure_title(claim.figure)}, {MEASURES[claim.key][0]}]{{.measure}}"
         table.append((f"[{claim.key}]({slug(claim.key)}.md) {measure}", *cells.values()))
     head = ("claim", *[SAID[name].removeprefix("the embedded ") for name in datasets])
     return dict(

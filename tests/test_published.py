@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from aae_prior.results import (
-    caption,
     drawn_by,
     key_of,
     means,
     notebook_of,
     numbers,
+    picture_note,
     read_rows,
     seeds_of,
     topic_of,
@@ -93,7 +93,7 @@ def test_the_book_shows_every_number(book, page, rows):
 @pytest.mark.parametrize("name", PICTURES)
 def test_caption_in_the_book_is_that_of_the_rows(book, name):
     notebook, rest = drawn_by(name, NOTEBOOKS)
-    said = caption(notebook, rest, ROWS).strip()
+    said = picture_note(notebook, rest, ROWS).strip()
     assert said in book.pictures_of(notebook)
     mine = [row for row in ROWS if (notebook_of(row), row["dataset"]) == (notebook, rest)]
     values = {row[column] for row in SHOWN for column in ("value", "spread")}

@@ -12,13 +12,13 @@ from aae_prior.results import (
     HEADER,
     Results,
     about,
-    caption,
     judge_of,
     mean_row,
     means,
     merge_rows,
     numbers,
     over_seeds,
+    picture_note,
     read_rows,
     training_of,
 )
@@ -55,7 +55,7 @@ def test_a_caption_is_of_the_rows_written_last(tmp_path):
         merge_rows(path, [row(preset, value)])
     assert [r["value"] for r in read_rows(path)] == ["0.8", "0.6"]
     assert (
-        "preset quick" in (said := caption("fig8_supervised", "digits", read_rows(path)))
+        "preset quick" in (said := picture_note("fig8_supervised", "digits", read_rows(path)))
         and "0.6" in said
         and "0.8" not in said
     )
@@ -210,7 +210,7 @@ def test_words_in_the_place_of_numbers_are_kept():
 def test_captions_show_means(tmp_path):
     path = tmp_path / "results.csv"
     merge_rows(path, [row("quick", "0.5", "0"), row("quick", "0.7", "1")])
-    said = caption("fig8_supervised", "digits", read_rows(path))
+    said = picture_note("fig8_supervised", "digits", read_rows(path))
     assert "preset quick, 2 seeds. `ours`: diversity 0.6 ± 0.14. `papermill" in said
     assert (
         numbers([row("quick", "0.5", spread="0.1")]) == "`ours`: diversity 0.5."
