@@ -96,10 +96,11 @@ book: $(VENV)/installed-book
 
 # ---- tests ----
 
-# One OpenMP thread a process: nbdev_test runs a notebook on every core, pytest a file of tests.
+# One OpenMP thread a process: nbdev_test runs a notebook on every core. pytest gives each core its share of the tests
+# in order; a core that is done takes over half of what another has left, so the long notebook tests are shared.
 test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-all: test $(VENV)/installed-all
 	$(BIN)/pytest -m slow
