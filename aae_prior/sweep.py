@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESERVED', 'parse_value', 'parse_grid', 'Cell', 'cell_folder', 'grid_cells', 'undeclared_to_overrides',
            'refuse_misplaced', 'checked_cells', 'repeating_command', 'claim_folder', 'varied_parameters',
-           'cells_with_pictures', 'picture_names', 'publish_cell', 'Sweep']
+           'cells_with_pictures', 'picture_names', 'rows_stand', 'publish_cell', 'Sweep']
 
 # %% ../nbs/09_sweep.ipynb #b3694b9b
 import ast
@@ -198,6 +198,14 @@ def picture_names(cell: Cell, notebook: str) -> list:
     return [path.name for pattern in (f"{notebook}_*.png", "*.md") for path in (cell.folder / "out").glob(pattern)]
 
 
+def rows_stand(cell: Cell) -> bool:
+    "Whether figures/results.csv has each row that `cell` has made, or a newer one in its place."
+    from aae_prior.results import key_of, read_rows
+
+    there = {key_of(row) for row in read_rows(project_root() / "figures" / "results.csv")}
+    return {key_of(row) for row in read_rows(cell.folder / "out" / "results.csv")} <= there
+
+
 def publish_cell(cell: Cell, pictures: list):
     "Put the rows of a `cell` that is done into figures/results.csv, and its `pictures` (names) beside it."
     from aae_prior.results import merge_rows, read_rows  # here, because it takes seconds: jobs start before
@@ -235,6 +243,7 @@ class Sweep:
         self.retries = retries
         self.publish = publish
         self.pictures = pictures
+        self.published = set()  # names of the cells that were looked at
         for cell in cells:
             claim_folder(cell, notebook)
         self.engine = ENGINES[cluster](folder / "jobs", resources)
@@ -310,12 +319,15 @@ class Sweep:
         write_json(self.folder / "jobs.json", {name: job.job_id for name, job in self.jobs.items()})
 
     def publish_done(self):
-        "Publish the cells that are done and were not published yet."
+        "Publish the cells that are done and were not published yet, or whose rows are gone."
         if not self.publish:
             return
         for cell in self.cells:
             record = self.records[cell.name]
-            if self.states[cell.name] != "done" or record.get("published"):
+            if self.states[cell.name] != "done" or cell.name in self.published:
+                continue
+            self.published.add(cell.name)
+            if record.get("published") and rows_stand(cell):
                 continue
             pictures = self.pictures
             if pictures is None:

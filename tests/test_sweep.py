@@ -564,6 +564,17 @@ def test_a_cell_is_published_as_soon_as_it_is_done_and_once(tmp_path, plain, mon
     assert published(figures)[-1] == ("ours", "2", "0.2")
 
 
+def test_a_cell_whose_rows_were_displaced_is_published_again(tmp_path, plain, monkeypatch, figures):
+    args = tmp_path, plain, monkeypatch, ["seed=1,2"], [("model", "ours")]
+    swept = finished(*args, publish=True)
+    before = published(figures)
+    row = read_rows(figures / "results.csv")[-1]
+    merge_rows(figures / "results.csv", [row | dict(seed="9", epochs="99")])  # of another training
+    assert before != published(figures) and ("ours", "1", "1") not in published(figures)
+    Sweep(swept.notebook, swept.cells, tmp_path, "local", Resources(1), publish=True).run(lambda s: None, every=0)
+    assert published(figures) == before
+
+
 def test_what_else_varies_stays_apart(tmp_path, plain, monkeypatch):
     swept = finished(tmp_path, plain, monkeypatch, ["steps=5,6", "seed=1,2"], [("model", "ours")])
     report.summarise(swept, "aae-prior")
