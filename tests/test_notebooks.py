@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from aae_prior import runs
@@ -58,8 +59,11 @@ def shared(tmp_path_factory):
     from aae_prior.config import Config
     from aae_prior.runs import classifier_of, prepare_data
 
-    folder = tmp_path_factory.mktemp("shared")
-    classifier_of(prepare_data(Config(preset="smoke")), folder / "runs")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"  # one for all of xdist's workers
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        classifier_of(prepare_data(Config(preset="smoke")), folder / "runs")
     return folder
 
 
@@ -79,9 +83,10 @@ def real_in_the_place_of_the_authors(shared):
         for i, image in enumerate(to_pixels(images)):
             picture[2 + 34 * i : 34 + 34 * i, 2 + 34 * k : 34 + 34 * k] = image
     folder = shared / "figure" / "digits"
-    folder.mkdir(parents=True)
-    for model in ("ours", "maae"):
-        Image.fromarray(picture).save(folder / f"{model}_supervised.png")
+    with FileLock(shared / "lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for model in ("ours", "maae"):
+            Image.fromarray(picture).save(folder / f"{model}_supervised.png")
     return folder.parent
 
 
@@ -89,15 +94,13 @@ def real_in_the_place_of_the_authors(shared):
 def smoke(shared, real_in_the_place_of_the_authors):
     """Function of a notebook's name: run it once with the smoke preset; (outputs, pictures, warnings of papermill)
 
-    Papermill runs in this process, which saves its start.
+    Papermill runs in this process, which saves its start. What one process has run, the others read.
     """
 
-    @functools.cache
-    def run(notebook):
+    def execute(notebook, folder):
         import papermill
 
-        logger, said, folder = logging.getLogger("papermill"), io.StringIO(), shared / notebook
-        folder.mkdir()
+        logger, said = logging.getLogger("papermill"), io.StringIO()
         handler = logging.StreamHandler(said)
         handler.setLevel(logging.WARNING)
         given = dict(out_dir=str(folder / "pictures")) | PARAMETERS.get(notebook, dict(preset="smoke"))
@@ -115,8 +118,18 @@ def smoke(shared, real_in_the_place_of_the_authors):
                 )
             finally:
                 logger.removeHandler(handler)
+        (folder / "warnings.txt").write_text(said.getvalue(), encoding="utf-8")
+
+    @functools.cache
+    def run(notebook):
+        folder = shared / notebook
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not (folder / "warnings.txt").exists():
+                execute(notebook, folder)
         cells = json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))["cells"]
-        return [out for cell in cells for out in cell.get("outputs", [])], folder / "pictures", said.getvalue()
+        outputs = [out for cell in cells for out in cell.get("outputs", [])]
+        return outputs, folder / "pictures", (folder / "warnings.txt").read_text(encoding="utf-8")
 
     return run
 
@@ -327,8 +340,10 @@ def wrong_size(folder):
 @pytest.mark.parametrize(
     "pictures, line",
     [
-        (None, "pictures = None: must be the folder figure of a clone of"),
-        ("nowhere", "pictures = 'nowhere': holds no digits/ours_supervised.png or the like"),
+        pytest.param(None, "pictures = None: must be the folder figure of a clone of", marks=pytest.mark.slow),
+        pytest.param(
+            "nowhere", "pictures = 'nowhere': holds no digits/ours_supervised.png or the like", marks=pytest.mark.slow
+        ),
         (wrong_size, "pictures = 'ours_supervised.png': is 320 by 320 pixels"),
     ],
 )
@@ -339,7 +354,11 @@ def test_pictures_that_are_not_the_authors_are_refused_in_one_line(pictures, lin
     assert not list(tmp_path.glob("runs/*label*"))
 
 
-@pytest.mark.parametrize("case", BAD)
+# One of each kind is fast (by its name, by the images, by what is not there); the others say the same of another value.
+FAST = ("unknown name", "unreadable image", "data that are nowhere")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in BAD])
 def test_what_cannot_be_honoured_is_refused_in_one_line(case, tmp_path):
     (name, value), line = BAD[case]
     if case == "no such device":

@@ -148,7 +148,7 @@ def test_all_pretrained_weights_are_small_together():
     "notebook, kept, ends",
     [
         ("fig8_supervised", "mnist-label-ours", True),
-        ("fig9_supervised_codes", "mnist-label-ours", False),
+        pytest.param("fig9_supervised_codes", "mnist-label-ours", False, marks=pytest.mark.slow),
         ("fig11_unsupervised", "mnist-category-maae", True),
     ],
 )

@@ -488,7 +488,7 @@ def test_a_run_with_sentences_is_found_again_and_refuses_another_encoder(tmp_pat
     "notebook, name, given, line",
     [
         ("fig13_text_to_image", "sentences", "", "has no words"),
-        ("fig13_text_to_image", "sentences", '["a rose", " "]', "sentences = "),
+        pytest.param("fig13_text_to_image", "sentences", '["a rose", " "]', "sentences = ", marks=pytest.mark.slow),
         ("fig14_colour", "sentence", "a digit", "holds none of the words to vary"),
     ],
 )
