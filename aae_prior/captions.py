@@ -196,7 +196,7 @@ def rules(figure, dataset, short="the short code", long="the long one"):
     for c in claims_on(figure, dataset):
         line = f"- {c.said} ({c.of}): reproduced if {c.rule.format(short=short, long=long)}."
         lines.append(line + f" Not decided if {c.undecided}." * bool(c.undecided))
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))  # Table 1 has the same rule three times
 
 
 def closing(figure, rows, run, data, more="", sizes=None):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESERVED', 'parse_value', 'parse_grid', 'Cell', 'cell_folder', 'grid_cells', 'undeclared_to_overrides',
            'refuse_misplaced', 'checked_cells', 'repeating_command', 'claim_folder', 'varied_parameters',
-           'cells_with_pictures', 'picture_names', 'rows_stand', 'publish_cell', 'Sweep']
+           'cells_with_pictures', 'picture_names', 'rows_stand', 'from_rows', 'publish_cell', 'Sweep']
 
 # %% ../nbs/09_sweep.ipynb #b3694b9b
 import ast
@@ -206,6 +206,18 @@ def rows_stand(cell: Cell) -> bool:
     return {key_of(row) for row in read_rows(cell.folder / "out" / "results.csv")} <= there
 
 
+def from_rows(rows: list):
+    "Draw anew what is drawn from all published rows, where `rows` are among them: Table 1."
+    from aae_prior.results import notebook_of
+
+    datasets = {row["dataset"] for row in rows if notebook_of(row) == "table1_inception_score"}
+    if datasets:
+        from aae_prior.table1 import write_published
+
+        for dataset in datasets:
+            write_published(dataset)
+
+
 def publish_cell(cell: Cell, pictures: list):
     "Put the rows of a `cell` that is done into figures/results.csv, and its `pictures` (names) beside it."
     from aae_prior.results import merge_rows, read_rows  # here, because it takes seconds: jobs start before
@@ -216,6 +228,7 @@ def publish_cell(cell: Cell, pictures: list):
     merge_rows(figures / "results.csv", rows)
     for name in pictures:
         shutil.copyfile(out / name, figures / name)
+    from_rows(rows)
 
 # %% ../nbs/09_sweep.ipynb #0e57d3a7
 class Sweep:

@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from aae_prior import runs
+from aae_prior import runs, table1
 from aae_prior.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,8 +201,11 @@ def test_table_1_goes_on_without_weights_and_names_every_source(smoke):
     for number in ("7.31", "6.37", "6.52", "6.20", "6.02", "5.73"):
         assert f"| {number} | [authors' repository]" in table
     rows = list(csv.DictReader((folder / "results.csv").open(encoding="utf-8")))
-    assert [r["model"] for r in rows] == ["ours", "maae"] * 3 + ["real test images"]
+    finished = [r for r in rows if r["metric"] == "inception_score"]
+    assert [r["model"] for r in finished] == ["ours", "maae"] * 3 + ["real test images"]
     assert all(r["extractor"] == "classifier(digits)" and r["n"] == "200" and r["spread"] for r in rows)
+    curves = table1.lengths_of(rows)
+    assert len(curves) == 7 and all(list(curve) == [1, 3, 4] for key, curve in curves.items() if table1.REAL not in key)
 
 
 def test_a_picture_of_the_authors_is_cut_into_its_images(smoke):

@@ -60,6 +60,7 @@ GROUPS = dict(
         "verdicts",
         "captions",
         "glance",
+        "table1",
         "pretrained",
         "onnx_export",
         "benchmark",

@@ -874,3 +874,27 @@ def test_a_cell_publishes_its_rows_and_the_pictures_that_are_named(tmp_path, mon
     assert sorted(path.name for path in (tmp_path / "figures").glob("[!.]*")) == ["a_digits.png", "results.csv"]
     [published] = read_rows(tmp_path / "figures" / "results.csv")
     assert published["value"] == "0.9" and published["command"].endswith("-p publish true")
+
+
+def test_table_1_is_drawn_anew_from_the_rows_of_all_seeds(tmp_path, monkeypatch):
+    for module in ("sweep", "table1"):
+        monkeypatch.setattr(f"aae_prior.{module}.project_root", lambda: tmp_path)
+    (tmp_path / "figures").mkdir()
+    facts = dict(figure="Table 1", dataset="digits", metric="inception_score", n="200", extractor="classifier(digits)")
+    facts |= dict(preset="quick", epochs="1", command="papermill nbs/table1_inception_score.ipynb out/x.ipynb")
+    for seed, scores in enumerate((dict(ours="7", maae="6.5"), dict(ours="8", maae="6.5"))):
+        cell = sweep.Cell(f"seed={seed}", tmp_path / f"seed={seed}", {})
+        claims = {model: "generation: a learned prior scores higher" for model in scores}
+        claims["real test images"] = "the score of real images"
+        rows = [
+            dict.fromkeys(HEADER, "")
+            | facts
+            | dict(model=model, claim=claim, value=scores.get(model, "9"), seed=str(seed))
+            for model, claim in claims.items()
+        ]
+        merge_rows(cell.folder / "out" / "results.csv", rows)
+        sweep.publish_cell(cell, [])
+    text = (tmp_path / "figures" / "table1_digits.md").read_text(encoding="utf-8")
+    assert "| generation | `ours` | 2 | 7.500 ± 0.71 | 83.3% |" in text
+    assert "| generation | gap |  | 1.000 ± 0.71 |  |" in text
+    assert (tmp_path / "figures" / "table1_inception_score_digits.png").is_file()
