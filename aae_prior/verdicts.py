@@ -624,7 +624,7 @@ CONDITIONS = {
     "higher score, supervised": "label",
     "higher score, unsupervised": "category",
 }
-BEYOND = ("consistency", "augment", "r1", "spectral_norm")
+BEYOND = dict(consistency=0, augment=False, r1=0, spectral_norm=False, D_I_updates=1)  # with the paper's values
 
 
 @functools.cache
@@ -644,7 +644,9 @@ def beyond_in(command, dataset, condition):
     )
     values = {name: getattr(config, name) for name in BEYOND}
     return [
-        f"`{name} {word(value) if value is True else format(value, 'g')}`" for name, value in values.items() if value
+        f"`{name} {word(value) if value is True else format(value, 'g')}`"
+        for name, value in values.items()
+        if value != BEYOND[name]
     ]
 
 # %% ../nbs/14_verdicts.ipynb #5105c75f
