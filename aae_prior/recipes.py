@@ -55,7 +55,10 @@ RECIPES = dict(
         Tuned(dict(consistency=1.0), SORTED_BY_Q, condition="category"),
         Tuned(dict(code_dim=16, lr_decay=0.5), CODES_FOLLOW, condition="category"),
     ),
-    mnist=(Tuned(dict(consistency=1.0), SORTED_BY_Q, condition="category"),),
+    mnist=(
+        Tuned(dict(consistency=1.0), SORTED_BY_Q, condition="category"),
+        Tuned(dict(code_dim=16, lr_decay=0.5), CODES_FOLLOW, condition="category"),
+    ),
     svhn=(
         Tuned(COLOUR, "trials: taken over from CIFAR-10"),
         Tuned(dict(steps=1200), "trials: SVHN, how much should a label weigh?", presets=("quick",)),

@@ -341,7 +341,7 @@ PUBLISHED = {  # (data set, condition, preset) -> what is published of it, besid
     ("digits", "category", "quick"): dict(consistency=1.0, code_dim=16, lr_decay=0.5),
     ("mnist", "label", "cpu"): dict(),
     ("mnist", "none", "cpu"): dict(),
-    ("mnist", "category", "cpu"): dict(consistency=1.0),
+    ("mnist", "category", "quick"): dict(consistency=1.0, code_dim=16, lr_decay=0.5),
     ("svhn", "label", "quick"): dict(steps=1200, lr=2e-4, augment=True, width_D_I=0.5),
     ("svhn", "category", "quick"): dict(steps=1200, lr=2e-4, augment=True, width_D_I=0.5),
     ("cifar10", "none", "quick"): dict(steps=3000, lr=2e-4, augment=True, width_D_I=0.5),
