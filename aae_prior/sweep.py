@@ -209,13 +209,10 @@ def rows_stand(cell: Cell) -> bool:
 def from_rows(rows: list):
     "Draw anew what is drawn from all published rows, where `rows` are among them: Table 1."
     from aae_prior.results import notebook_of
+    from aae_prior.table1 import NOTEBOOK, write_published
 
-    datasets = {row["dataset"] for row in rows if notebook_of(row) == "table1_inception_score"}
-    if datasets:
-        from aae_prior.table1 import write_published
-
-        for dataset in datasets:
-            write_published(dataset)
+    for dataset in {row["dataset"] for row in rows if notebook_of(row) == NOTEBOOK}:
+        write_published(dataset)
 
 
 def publish_cell(cell: Cell, pictures: list):
@@ -256,7 +253,7 @@ class Sweep:
         self.retries = retries
         self.publish = publish
         self.pictures = pictures
-        self.published = set()  # names of the cells that were looked at
+        self.looked_at = set()  # names of the cells that are done and published
         for cell in cells:
             claim_folder(cell, notebook)
         self.engine = ENGINES[cluster](folder / "jobs", resources)
@@ -337,9 +334,9 @@ class Sweep:
             return
         for cell in self.cells:
             record = self.records[cell.name]
-            if self.states[cell.name] != "done" or cell.name in self.published:
+            if self.states[cell.name] != "done" or cell.name in self.looked_at:
                 continue
-            self.published.add(cell.name)
+            self.looked_at.add(cell.name)
             if record.get("published") and rows_stand(cell):
                 continue
             pictures = self.pictures
