@@ -38,8 +38,8 @@ def scores_of(rows):
 
 # %% ../nbs/14c_table1.ipynb #b0182b62
 def said(value, spread=None):
-    "A number, with its spread where there is one"
-    return f"{float(value):.3f}" + (f" ± {float(spread):.2g}" if spread not in ("", None) else "")
+    "A number, with its spread where there is one: real images are the same for every seed"
+    return f"{float(value):.3f}" + (f" ± {float(spread):.2g}" if float(spread or 0) else "")
 
 
 def found(rows, **wanted):
@@ -96,11 +96,12 @@ def draw_shares(rows):
     "Figure of scores as a share of that of real images, a panel for each extractor"
     shown = scores_of(rows)
     real = {row["extractor"]: row for row in shown if row["model"] == REAL}
+    measured = [setting for setting in SETTINGS if found(shown, claim=claim_of(setting))]
     fig, axes = small_panels(1, len(real), 2.6, 4.2)
     for ax, (extractor, anchor) in zip(axes.flat, real.items()):
         for colour, shift, model in zip(PALETTE, (-0.18, 0.18), MODELS):
             bars = {}
-            for i, setting in enumerate(SETTINGS):
+            for i, setting in enumerate(measured):
                 row = found(shown, claim=claim_of(setting), model=model, extractor=extractor)
                 if row:
                     bars[i + shift] = [float(row[name] or 0) / float(anchor["value"]) for name in ("value", "spread")]
@@ -108,7 +109,8 @@ def draw_shares(rows):
                 heights, errors = zip(*bars.values())
                 ax.bar(list(bars), heights, 0.34, yerr=errors, color=colour, ecolor=INK, label=model)
         ax.axhline(1, color=INK, ls=":", lw=1)
-        ax.set_xticks(range(len(SETTINGS)), SETTINGS, size=SMALL)
+        ax.set_xticks(range(len(measured)), measured, size=SMALL)
+        ax.set_xlim(-0.8, len(measured) - 0.2)
         ax.set_title(f"{extractor}, n = {int(anchor['n']):,}", loc="left", size=BODY)
         ax.set_ylabel("inception score / that of real images")
         ax.grid(axis="x", visible=False)

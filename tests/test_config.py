@@ -336,6 +336,7 @@ def test_presets_and_defaults_are_those_documented():
 
 # ---- recipes
 
+BALANCED = dict(lr=2e-4, width_D_I=0.5, D_I_updates=2, batch_size=32, ema=0.998)
 PUBLISHED = {  # (data set, condition, preset) -> what is published of it, beside the defaults
     ("digits", "label", "quick"): dict(),
     ("digits", "category", "quick"): dict(consistency=1.0, code_dim=16, lr_decay=0.5),
@@ -344,9 +345,9 @@ PUBLISHED = {  # (data set, condition, preset) -> what is published of it, besid
     ("mnist", "category", "quick"): dict(consistency=1.0, code_dim=16, lr_decay=0.5),
     ("svhn", "label", "quick"): dict(steps=1200, lr=2e-4, augment=True, width_D_I=0.5),
     ("svhn", "category", "quick"): dict(steps=1200, lr=2e-4, augment=True, width_D_I=0.5),
-    ("cifar10", "none", "quick"): dict(steps=3000, lr=2e-4, augment=True, width_D_I=0.5),
-    ("cifar10", "label", "quick"): dict(steps=3000, lr=2e-4, augment=True, width_D_I=0.5, mi_weight=0.5),
-    ("cifar10", "category", "cpu"): dict(steps=3000, lr=2e-4, augment=True, width_D_I=1.0, mi_weight=0.5),
+    ("cifar10", "none", "quick"): BALANCED | dict(steps=10_000, lr_decay=0.1),
+    ("cifar10", "label", "quick"): BALANCED | dict(steps=4500),
+    ("cifar10", "category", "cpu"): dict(steps=3000, lr=2e-4, augment=True, width_D_I=1.0),
     ("flowers102", "text", "quick"): dict(steps=2500, captions="class"),
 }
 
@@ -390,8 +391,9 @@ def test_precedence_of_every_recipe(dataset, preset):
 
 
 def test_an_idle_value_of_a_recipe_stays_out():
-    bare = Config(dataset="cifar10", model="aae")
-    assert not bare.augment and bare.width_D_I == bare.width and bare.lr == 2e-4 and bare.steps == 3000
+    bare = Config(dataset="svhn", model="aae")
+    assert not bare.augment and bare.width_D_I == bare.width and bare.lr == 2e-4 and bare.steps == 1200
+    assert Config(dataset="cifar10", model="aae").D_I_updates == 1
 
 
 def image_folder(folder, mode):
@@ -411,15 +413,15 @@ def test_data_of_ones_own_take_the_recipe_of_their_kind(tmp_path):
         name: Config(dataset=tmp_path / name).recipe
         for name in ("flat.npz", "grey.npz", "L", "broken.npz", "nowhere.npz", "colour.npz", "RGB", "P")
     }
-    assert list(found.values()) == ["mnist"] * 5 + ["cifar10"] * 3
+    assert list(found.values()) == ["mnist"] * 5 + ["svhn"] * 3
     for mode in ("I;16", "L", "RGB"):
         for inside in ("", "train", "train/a"):
             folder = tmp_path / f"own {inside.replace('/', ' ')} {mode[0]}"
             (folder / inside).mkdir(parents=True)
             (folder / inside / "0.txt").write_text("no picture")
             Image.new(mode, (8, 8)).save(folder / inside / "1.png")
-            assert Config(dataset=folder).recipe == ("cifar10" if mode == "RGB" else "mnist")
-    assert Config(dataset=tmp_path / "colour.npz", recipe="svhn").recipe == "svhn"
+            assert Config(dataset=folder).recipe == ("svhn" if mode == "RGB" else "mnist")
+    assert Config(dataset=tmp_path / "colour.npz", recipe="cifar10").recipe == "cifar10"
 
 
 def test_a_record_needs_no_data(tmp_path, monkeypatch):
@@ -431,7 +433,7 @@ def test_a_record_needs_no_data(tmp_path, monkeypatch):
     back = Config.from_dict(recorded)
     assert (
         back == config
-        and back.given == config.given | dict(recipe="cifar10")
+        and back.given == config.given | dict(recipe="svhn")
         and back.training_key("f") == config.training_key("f")
     )
     assert back.replace(condition="label").lr == 2e-4
