@@ -178,6 +178,13 @@ class Config:
         neutral=1,
         acts=WITH_D_I,
     )
+    mode_seeking: float = setting(
+        0.0,
+        WEIGHT,
+        "weight of the loss that keeps the images of two noises apart; beyond the paper, 0 is off",
+        neutral=0.0,
+        acts=WITH_D_I,
+    )
 
     # ---- the networks
     width: float = setting(None, Between(0, 4, "low"), "factor on the channels of Tables 2 and 3", by="the preset's")

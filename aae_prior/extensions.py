@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['augment', 'penalty_R1', 'distort', 'cluster_loss', 'loss_clusters', 'keep_head', 'pretrain_Q', 'mismatched',
-           'update_ema']
+           'loss_mode_seeking', 'update_ema']
 
 # %% ../nbs/02d_extensions.ipynb #adc55133
 import math
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as nnf
 
 from .batches import generator
+from .losses import wide
 from .norm_stats import keep_norm_state
 from .precision import autocast
 
@@ -114,6 +115,20 @@ def mismatched(nets, b, config):
     other = b.s.roll(1, 0)
     logit = nets.D_I(augment(b.x, b.augment_params), other).logit
     return [logit.masked_fill((other == b.s).all(1), -100.0)]  # the same condition is surely fake: no loss, no gradient
+
+# %% ../nbs/02d_extensions.ipynb #04fa662b
+def loss_mode_seeking(nets, b, config, x_noise):
+    "L_ms of `x_noise` = dec(CG(b.z2, b.s2)) (B, C, n, n), times `mode_seeking`; 0 where that is 0"
+    if not config.mode_seeking:
+        return 0.0
+    z_other = b.z2.roll(1, 0)
+    with keep_norm_state(nets.CG, nets.dec):
+        x_other = nets.dec(nets.CG(z_other, b.s2))
+
+    def apart(one, other):
+        return wide(one - other).abs().flatten(1).mean(1)
+
+    return config.mode_seeking / ((apart(x_noise, x_other) / apart(b.z2, z_other)).mean() + 1e-5)
 
 # %% ../nbs/02d_extensions.ipynb #c2af60ff
 @torch.no_grad()

@@ -7,7 +7,7 @@ __all__ = ['gradients', 'apply', 'reference_aae_phase', 'reference_D_I', 'refere
 
 # %% ../nbs/03b_reference.ipynb #54a79c39
 from .batches import DISCRETE
-from .extensions import augment, loss_clusters, mismatched, penalty_R1, update_ema
+from .extensions import augment, loss_clusters, loss_mode_seeking, mismatched, penalty_R1, update_ema
 from .losses import loss_D, loss_G, loss_MI, loss_rec
 from .norm_stats import keep_norm_state
 from .training import discriminate, loss_Q
@@ -88,7 +88,7 @@ def reference_prior_phase(nets, opts, b, config, careful):
     with keep_norm_state(nets.D_I):
         judged = [discriminate(nets, fake, b.s2, b) for fake in fakes]
     L_GAN_I = sum(loss_G(fake.logit, config.gan_loss) for fake in judged)
-    L = L_GAN_I
+    L = L_GAN_I + loss_mode_seeking(nets, b, config, fakes[0])
     if config.condition != "none":
         L = L + config.mi_weight * loss_MI(judged[0].q, b.s2, config.condition in DISCRETE)
     grads |= gradients(L, nets, ["CG", "dec"], careful)

@@ -68,6 +68,7 @@ def beyond(config):
     ] * bool(c.consistency)
     found += ["D_I sees every image shifted, brightened and with a patch (`augment`)"] * c.augment
     found += [f"D_I learns {c.D_I_updates} times a step (`D_I_updates`)"] * (c.D_I_updates > 1)
+    found += [f"images of two noises are kept apart (`mode_seeking` {c.mode_seeking:g})"] * bool(c.mode_seeking)
     found += ["the discriminators have hinge losses"] * (c.gan_loss == "hinge")
     found += [f"D_I pays the R1 penalty (`r1` {c.r1:g})"] * bool(c.r1)
     found += ["D_I and D_C are normalised spectrally (`spectral_norm`)"] * c.spectral_norm

@@ -10,7 +10,7 @@ __all__ = ['BETA2', 'NETWORKS', 'learning_rates', 'optimisers', 'set_learning_ra
 import torch
 
 from .batches import DISCRETE
-from .extensions import augment, loss_clusters, mismatched, penalty_R1, update_ema
+from .extensions import augment, loss_clusters, loss_mode_seeking, mismatched, penalty_R1, update_ema
 from .losses import accuracy_D, loss_D, loss_G, loss_MI, loss_rec
 from .norm_stats import keep_norm_state
 from .precision import autocast
@@ -167,11 +167,12 @@ def prior_phase(nets, opts, b, config, real):
         judged = [discriminate(nets, fake, b.s2, b) for fake in fakes]
     L_GAN_I = sum(loss_G(fake.logit, config.gan_loss) for fake in judged)
     log = dict(L_D_I=L_D_I, L_GAN_I=L_GAN_I, acc_D_I=acc_D_I)
+    L = L_GAN_I + loss_mode_seeking(nets, b, config, fakes[0])  # mode seeking: beyond the paper
     if config.condition == "none":
-        backward(L_GAN_I, nets.CG, nets.dec)
+        backward(L, nets.CG, nets.dec)
     else:
         L_MI = loss_MI(judged[0].q, b.s2, config.condition in DISCRETE)
-        backward(L_GAN_I + config.mi_weight * L_MI, nets.CG, nets.dec)
+        backward(L + config.mi_weight * L_MI, nets.CG, nets.dec)
         log["L_MI"] = L_MI
         if config.condition in DISCRETE:
             log["mi_bound"] = b.H - L_MI

@@ -624,7 +624,9 @@ CONDITIONS = {
     "higher score, supervised": "label",
     "higher score, unsupervised": "category",
 }
-BEYOND = dict(consistency=0, augment=False, r1=0, spectral_norm=False, D_I_updates=1)  # with the paper's values
+BEYOND = dict(
+    consistency=0, augment=False, r1=0, spectral_norm=False, D_I_updates=1, mode_seeking=0
+)  # with the paper's values
 
 
 @functools.cache

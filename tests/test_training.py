@@ -82,6 +82,8 @@ def in_double(b):
         dict(model="ours", condition="label", rec_as_fake=False, lam=0.3, rec_weight=2.0),
         dict(model="ours", condition="category", gan_loss="saturating", norm=False, mi_weight=3.0, consistency=0.7),
         dict(model="ours", condition="label", gan_loss="hinge", r1=2.0, augment=True),
+        dict(model="ours", condition="label", mode_seeking=0.5),
+        dict(model="maae", condition="label", mode_seeking=0.5),
     ],
     ids=lambda m: "-".join(map(str, m.values())),
 )
@@ -92,6 +94,20 @@ def test_step_equals_the_reference(digits, model, update, careful):
 @pytest.mark.parametrize("condition", ["none", "label"])
 def test_further_updates_of_D_I_equal_the_reference(digits, condition):
     assert_equal_to_the_reference(digits, False, condition=condition, D_I_updates=3, augment=True)
+
+
+def test_mode_seeking_moves_images_of_two_noises_apart(digits):
+    config, data, nets, opts = setting(digits, condition="label", mode_seeking=1.0)
+    b = batches.draw(data, config, 0)
+
+    def loss():
+        return extensions.loss_mode_seeking(nets, b, config, nets.dec(nets.CG(b.z2, b.s2)))
+
+    before = loss()
+    for _ in range(5):
+        training.backward(loss(), nets.CG, nets.dec)
+        training.update(opts, "CG", "dec")
+    assert loss() < 0.9 * before
 
 
 def test_further_updates_train_D_I_on_other_images_and_nothing_else(digits):
