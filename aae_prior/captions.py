@@ -145,7 +145,7 @@ def results_of(claims, rows, sizes=None):
         if parts and parts[-1][1] == said:
             parts[-1][0].append(mark + (numbers or "the same"))
         else:
-            parts.append(([mark + numbers if numbers else mark.strip().removesuffix(":")], said))
+            parts.append(([(mark + numbers).strip().removesuffix(":")], said))
         used += [row for row in its if row not in used]
     real = [row for row in used if row["model"].startswith("real ") and row["metric"] != "classes_to_draw"]
     texts = [f"{'; '.join(numbers)}: {'each ' * (len(numbers) > 1)}{said}" for numbers, said in parts]

@@ -128,6 +128,7 @@ def loss_mode_seeking(nets, b, config, x_noise):
     def apart(one, other):
         return wide(one - other).abs().flatten(1).mean(1)
 
+    # 1e-5: finite where all images are one
     return config.mode_seeking / ((apart(x_noise, x_other) / apart(b.z2, z_other)).mean() + 1e-5)
 
 # %% ../nbs/02d_extensions.ipynb #c2af60ff
