@@ -349,7 +349,7 @@ PUBLISHED = {  # (data set, condition, preset) -> what is published of it, besid
     ("cifar10", "none", "quick"): BALANCED | dict(steps=10_000, lr_decay=0.1),
     ("cifar10", "label", "quick"): BALANCED | dict(steps=4500),
     ("cifar10", "category", "cpu"): dict(steps=3000, lr=2e-4, augment=True, width_D_I=1.0),
-    ("flowers102", "text", "quick"): dict(steps=2500, captions="class"),
+    ("flowers102", "text", "quick"): BALANCED | dict(steps=5000, augment=True, captions="class", mode_seeking=0.1),
 }
 
 
@@ -384,7 +384,7 @@ def test_precedence_of_every_recipe(dataset, preset):
             other = OTHER[name]
             assert getattr(config.replace(**{name: other}), name) == other
         wide = config.replace(width=0.375)
-        assert wide.width_D_I == 0.375 * (2 if recipe_name(dataset) in ("svhn", "cifar10") else 1)
+        assert wide.width_D_I == 0.375 * (2 if recipe_name(dataset) in ("svhn", "cifar10", "flowers102") else 1)
     assert (
         Config(dataset=dataset, preset="smoke").steps == 4 and Config(dataset=dataset, preset="paper").steps == 100_000
     )
