@@ -175,7 +175,15 @@ def test_one_preset_of_a_data_set_is_what_is_planned_of_it():
         "12",
         "authors' pictures",
     }
-    assert {e.figure for e in select_entries(PLAN, dataset="mnist", preset="smoke")} == {"5", "6", "8", "9", "11", "12"}
+    assert {e.figure for e in select_entries(PLAN, dataset="mnist", preset="smoke")} == {
+        "5",
+        "6",
+        "8",
+        "9",
+        "11",
+        "12",
+        "priors",
+    }
 
 
 BAD = {
