@@ -47,7 +47,7 @@ class Tuned:
 
 # %% ../nbs/07c_recipes.ipynb #d4276c5b
 COLOUR = dict(lr=2e-4, width_D_I=Times(2), augment=True)
-BALANCED = dict(augment=False, D_I_updates=2, batch_size=32, ema=0.998)
+BALANCED = dict(D_I_updates=2, batch_size=32, ema=0.998)
 SORTED_BY_Q = "trials: Can Q sort images into their classes without labels?"
 CODES_FOLLOW = "trials: do the encoder's codes follow the prior?"
 LABEL_WEIGHT = "trials: How much should a label weigh with two updates?"
@@ -69,7 +69,7 @@ RECIPES = dict(
     ),
     cifar10=(
         Tuned(COLOUR, "trials: Which settings do colour images need?"),
-        Tuned(BALANCED, TWO_UPDATES, presets=("quick",)),
+        Tuned(dict(augment=False) | BALANCED, TWO_UPDATES, presets=("quick",)),
         Tuned(dict(steps=4500), LABEL_WEIGHT, presets=("quick",)),
         Tuned(dict(steps=10_000, lr_decay=0.1), TWO_UPDATES, condition="none", presets=("quick",)),
         Tuned(dict(steps=3000), "trials: Does half width do better?", presets=("cpu",)),
@@ -77,7 +77,7 @@ RECIPES = dict(
     flowers102=(
         Tuned(COLOUR, NOISE_USED),
         Tuned(dict(mode_seeking=0.1), NOISE_USED, condition="text"),
-        Tuned(BALANCED | dict(augment=True, steps=5000), NOISE_USED, presets=("quick",)),
+        Tuned(BALANCED | dict(steps=5000), NOISE_USED, presets=("quick",)),
         Tuned(
             dict(captions="class"), "text: few images have captions of their own, others borrow some", condition="text"
         ),
