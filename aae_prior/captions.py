@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHOWS', 'OURS', 'DIFFERS', 'QUOTES', 'DATASET_NAMES', 'ROBUST', 'MARK', 'PARTS', 'rounded', 'evidence', 'ranges',
-           'said_of', 'result', 'one_extractor', 'behind', 'claims_on', 'results_of', 'caption', 'setting', 'rules',
-           'closing', 'own_rows', 'published', 'words', 'added_in', 'write_published']
+           'said_of', 'result', 'one_extractor', 'other_scale', 'behind', 'claims_on', 'results_of', 'caption',
+           'setting', 'rules', 'closing', 'own_rows', 'published', 'words', 'added_in', 'write_published']
 
 # %% ../nbs/14a_captions.ipynb #ca971002
 import json
@@ -37,7 +37,7 @@ SHOWS = {
     "14": "Columns share a word of the sentence, rows share a noise.",
     "Table 1": "Inception scores.",
 }
-OURS = "Training length, learning rates and measures are ours."
+OURS = "Training length, learning rates, averaged weights and measures are ours."
 DIFFERS = {
     "5": f"{OURS} FID and inception score are those of our own classifier.",
     "6": f"{OURS} The paper shows one long code and no sweep.",
@@ -47,7 +47,7 @@ DIFFERS = {
     "12": f"{OURS} The paper draws two separate embeddings.",
     "13": f"{OURS} So is the sentence encoder, since the paper's is not published. Q also learns from real images.",
     "14": f"{OURS} As in Figure 13, so is the sentence encoder.",
-    "Table 1": f"{OURS} So are all extractors but InceptionV3. `maae` keeps the learned similarity.",
+    "Table 1": f"{OURS} `maae` keeps the learned similarity.",
 }
 QUOTES = {  # shorter than the sentence of the claim
     "codes of encoder and prior alike": '"an aggregated posterior distribution similar to that at the code generator '
@@ -120,6 +120,14 @@ def one_extractor(rows):
     return [row for row in rows if row["extractor"] == best]
 
 
+def other_scale(extractor):
+    "Words on scores that are not the paper's kind: a sentence for every extractor but InceptionV3, else ''"
+    if extractor.startswith("inception"):
+        return ""
+    name = "our own classifier" if extractor.startswith("classifier") else "EfficientNet-Lite0"
+    return f" Scores are by {name}, not by InceptionV3, and do not compare with the paper's."
+
+
 def behind(rows):
     "Preset, epochs and seeds of the rows behind a caption"
     seeds = sorted({int(row["seeds"]) for row in rows if row["epochs"]})
@@ -158,9 +166,12 @@ def caption(figure, rows, added=(), sizes=None):
 
     `rows`: of one data set and preset; `added`: settings beyond the paper, as Markdown; `sizes`: of Figure 6, if not
     the paper's."""
-    dataset = rows[-1]["dataset"]
-    rows = one_extractor(rows) if figure == "Table 1" else rows
-    claims = [c for c in claims_on(figure, dataset) if result(c, rows, sizes)]
+    dataset, differs = rows[-1]["dataset"], DIFFERS[figure]
+    if figure == "Table 1":
+        rows = one_extractor(rows)
+        differs += other_scale(rows[0]["extractor"])
+    measured = {row["claim"] for row in rows}  # Table 1 can lack one of its three settings
+    claims = [c for c in claims_on(figure, dataset) if c.claim in measured and result(c, rows, sizes)]
     said = list(dict.fromkeys(QUOTES.get(c.key, c.said) for c in claims))
     mark = {text: f"({i}) " * (len(said) > 1) for i, text in enumerate(said, 1)}
     quoted = "; ".join(mark[text] + text for text in said if text != ROBUST.said)
@@ -173,7 +184,7 @@ def caption(figure, rows, added=(), sizes=None):
     beyond = f" Beyond the paper: {', '.join(added)}." if added else ""
     return (
         f"**{figure_title(figure)} on {DATASET_NAMES.get(dataset, dataset)}.** {SHOWS[figure]} *The paper claims* (of "
-        f"{claims[0].of}): {quoted}.{asked} *Measured*{about}: {found}. *What differs:* {DIFFERS[figure]}{beyond}"
+        f"{claims[0].of}): {quoted}.{asked} *Measured*{about}: {found}. *What differs:* {differs}{beyond}"
     )
 
 # %% ../nbs/14a_captions.ipynb #ca97100f

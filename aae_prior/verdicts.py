@@ -656,7 +656,9 @@ COLUMNS = ("figure", "claim (of)", "data set, preset", "verdict", "numbers of `o
 
 
 def groups_of(c, rows):
-    "Pairs (what they are of, in words; rows): rows of the claim's figure, by data set, preset and extractor (Table 1)"
+    """Pairs (what they are of, in words; rows): rows of a claim's figure by data set, preset and (Table 1) extractor.
+
+    Without those that have nothing on the claim: Table 1 has three, which are measured one by one."""
     groups, condition = {}, CONDITIONS[c.key if c.figure == "Table 1" else c.figure]
     for row in rows:
         if row["figure"] != c.figure or c.key not in claims_of(c.figure, row["dataset"]):
@@ -664,7 +666,7 @@ def groups_of(c, rows):
         extractor = [row["extractor"]] if c.figure == "Table 1" else []
         beyond = beyond_in(row["command"], row["dataset"], condition)
         groups.setdefault(", ".join([row["dataset"], row["preset"], *beyond, *extractor]), []).append(row)
-    return groups.items()
+    return [(about, mine) for about, mine in groups.items() if any(row["claim"] == c.claim for row in mine)]
 
 
 def verdicts_table(rows):

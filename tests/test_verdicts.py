@@ -92,7 +92,9 @@ def test_every_published_figure_is_judged():
             if figure == "Table 1"
             else {""}
         )
-        assert len(mine) == len(claims_of(figure, dataset)) * len(rulers) - len(silent), (figure, dataset)
+        said = {row["claim"] for row in ROWS if (row["figure"], row["dataset"]) == (figure, dataset)}
+        measured = [key for key in claims_of(figure, dataset) if figure != "Table 1" or CLAIMS[key].claim in said]
+        assert len(mine) == len(measured) * len(rulers) - len(silent), (figure, dataset)
     for line in judged:
         assert line["verdict"].strip("*").startswith(WORDS), line
 
