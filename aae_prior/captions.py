@@ -43,7 +43,7 @@ DIFFERS = {
     "6": f"{OURS} The paper shows one long code and no sweep.",
     "8": f"{OURS} Q learns the labels of real images, since Algorithm 1 ties no label to its class.",
     "9": f"{OURS} The paper shows only the picture.",
-    "11": f"{OURS} Mutual information is maximised, not minimised as printed in Algorithm 1.",
+    "11": f"{OURS} Mutual information is maximised, unlike in Algorithm 1.",
     "12": f"{OURS} The paper draws two separate embeddings.",
     "13": f"{OURS} So is the sentence encoder, since the paper's is not published. Q also learns from real images.",
     "14": f"{OURS} As in Figure 13, so is the sentence encoder.",
@@ -166,7 +166,7 @@ def caption(figure, rows, added=(), sizes=None):
 
     `rows`: of one data set and preset; `added`: settings beyond the paper, as Markdown; `sizes`: of Figure 6, if not
     the paper's."""
-    dataset, differs = rows[-1]["dataset"], DIFFERS[figure]
+    dataset, shows, differs = rows[-1]["dataset"], SHOWS[figure], DIFFERS[figure]
     if figure == "Table 1":
         rows = one_extractor(rows)
         differs += other_scale(rows[0]["extractor"])
@@ -182,8 +182,12 @@ def caption(figure, rows, added=(), sizes=None):
     found, used = results_of(zip(claims, marks, strict=True), rows, sizes)
     about = f" ({behind(used)})" if used else ""
     beyond = f" Beyond the paper: {', '.join(added)}." if added else ""
+    if any("consistency" in text for text in added):
+        beyond = f"{beyond[:-1]}, with updates of D_I before these epochs."
+    if any(row["metric"] == "clustering_accuracy" and float(row["value"]) < 0.5 for row in used):
+        shows = "Columns share a category (names mean little), rows a noise."
     return (
-        f"**{figure_title(figure)} on {DATASET_NAMES.get(dataset, dataset)}.** {SHOWS[figure]} *The paper claims* (of "
+        f"**{figure_title(figure)} on {DATASET_NAMES.get(dataset, dataset)}.** {shows} *The paper claims* (of "
         f"{claims[0].of}): {quoted}.{asked} *Measured*{about}: {found}. *What differs:* {differs}{beyond}"
     )
 
