@@ -225,7 +225,7 @@ def closing(figure, rows, run, data, more="", sizes=None):
 # %% ../nbs/14a_captions.ipynb #ca971012
 MARK = "<!-- written by tools/captions.py from figures/results.csv -->"
 PARTS = dict(
-    classes="which class fell into which category",
+    classes="percent of the test images of each class (row) that Q puts into each category (column)",
     sweep="quality against code size",
     by_length="score against training length",
 )

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'MUTED', 'FAINT', 'DPI', 'SMALL', 'BODY', 'TITLE', 'STYLE', 'LINE', 'MARGIN', 'SPACE', 'FAMILIES',
-           'MARKERS', 'BOTH', 'styled', 'Picture', 'to_pixels', 'tile', 'text_width', 'text_height', 'readable',
-           'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names', 'style_grid',
-           'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'separate_labels', 'curves', 'value_range',
-           'end_labels', 'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel', 'checked_sweep',
-           'dimension_curve', 'within_reach', 'comparison', 'checked_codes', 'embed', 'sample', 'scatter', 'handles',
-           'square_panels', 'checked_labels', 'latent_scatter', 'joint_scatter']
+           'MODEL_COLOURS', 'MARKERS', 'BOTH', 'styled', 'Picture', 'to_pixels', 'tile', 'text_width', 'text_height',
+           'readable', 'Panel', 'draw_panel', 'arrange', 'grid_scale', 'image_grid', 'table', 'checked_names',
+           'style_grid', 'side_by_side', 'filmstrip', 'save', 'as_frame', 'smooth', 'separate_labels', 'curves',
+           'value_range', 'end_labels', 'step_axis', 'draw_curves', 'small_panels', 'loss_curves', 'collapse_panel',
+           'checked_sweep', 'dimension_curve', 'within_reach', 'comparison', 'checked_codes', 'embed', 'sample',
+           'scatter', 'handles', 'square_panels', 'checked_labels', 'latent_scatter', 'joint_scatter']
 
 # %% ../nbs/05_plots.ipynb #81d9c4db
 import functools
 import io
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -503,6 +504,9 @@ def checked_sweep(rows, value):
     return frame
 
 # %% ../nbs/05_plots.ipynb #ff1bc9b2
+MODEL_COLOURS = dict(zip(("ours", "maae", "aae", "aae, stochastic"), PALETTE))  # the same in every picture
+
+
 @styled
 def dimension_curve(rows, value, label="", real=None, title=""):
     """Figure of `value` against code size, logarithmic in the code size
@@ -513,7 +517,9 @@ def dimension_curve(rows, value, label="", real=None, title=""):
     frame = checked_sweep(rows, value)
     fig, [[ax]] = small_panels(1, 1, 3.2, 5)
     ends = []
-    for colour, (model, part) in zip(PALETTE, frame.groupby("model", sort=False)):
+    others = itertools.cycle(PALETTE[len(MODEL_COLOURS) :])
+    for model, part in frame.groupby("model", sort=False):
+        colour = MODEL_COLOURS.get(model) or next(others)
         by_size = part.groupby("code_dim")[value]
         mean, std = by_size.mean(), by_size.std().fillna(0)
         ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.18, lw=0)
