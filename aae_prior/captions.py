@@ -136,7 +136,8 @@ def behind(rows):
         count = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seeds"
     spread = any(row["spread"] for row in rows)
     ends = "± over ten splits" if count == "one seed" else "± standard deviation"
-    epochs = [f"{row['epochs']} epochs" for row in rows if row["epochs"]][:1]
+    lengths = sorted({text for row in rows for text in row["epochs"].split("; ") if text}, key=float)
+    epochs = [f"{' to '.join(dict.fromkeys([lengths[0], lengths[-1]]))} epochs"] if lengths else []
     return ", ".join([f"preset {rows[0]['preset']}", *epochs, count, *[ends] * spread])
 
 
