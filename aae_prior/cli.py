@@ -48,7 +48,7 @@ def name_and_value(text) -> tuple:
     "A pair (name, value) from name=value."
     name, _, value = text.partition("=")
     if not name or not value:
-        raise argparse.ArgumentTypeError(f"{text}: must be name=value, as in partition=gpu")
+        raise argparse.ArgumentTypeError(f"{text}: must be name=value, as in steps=600 or partition=gpu")
     return name, value
 
 # %% ../nbs/16_cli.ipynb #ee9f9d91
@@ -98,6 +98,7 @@ def run_arguments(parser):
 def run_command(a) -> int:
     "Run `aae-prior run`: papermill, and the training is shown; 0 when the notebook ran to its end, else 1."
     import papermill.cli
+    from jupyter_client.kernelspec import NoSuchKernel
 
     from aae_prior.progress import shown_training
 
@@ -112,6 +113,8 @@ def run_command(a) -> int:
     try:
         with shown_training():
             papermill.cli.papermill.main([a.notebook, output, *options], standalone_mode=False)
+    except NoSuchKernel as error:
+        raise ValueError(f"{error}; `jupyter kernelspec list` lists them, -k python3 is the usual one") from None
     except papermill.PapermillExecutionError as error:
         print(f"{error.ename}: {last_line(error.evalue)}; notebook: {output}", file=sys.stderr)
         return 1
@@ -268,7 +271,11 @@ def train_arguments(parser):
 
 def train_command(a) -> int:
     "Run `aae-prior train`: the training is shown, its folder is the last line."
-    settings = dict([*a.settings, *a.more])
+    pairs = [*a.settings, *a.more]
+    settings = dict(pairs)
+    for name, value in pairs:
+        if settings[name] != value:
+            raise ValueError(f"{name}: given twice, as {value} and {settings[name]}; leave one out")
     if "dataset" in settings:
         raise ValueError(f"dataset: it is {a.data} already, the first word; leave it out")
     from aae_prior.config import SETTINGS
@@ -276,9 +283,11 @@ def train_command(a) -> int:
 
     check_names(settings, SETTINGS)
     from aae_prior.model import Model
+    from aae_prior.pretrained import check_save
 
-    start = Model.from_pretrained(a.start) if a.start else None
-    model = Model.fit(a.data, start=start, **settings)
+    if a.to:
+        check_save(a.to)  # before anything is trained
+    model = Model.fit(a.data, start=a.start, **settings)
     print(model.save_pretrained(a.to) if a.to else model.run.dir)
     return 0
 
@@ -336,13 +345,13 @@ def pictures_for(a, endings: tuple):
     if a.to.suffix not in endings:
         raise ValueError(f"--to {a.to}: must end in {' or '.join(endings)}")
     from aae_prior.model import Model
-    from aae_prior.pictures import pictures_at
+    from aae_prior.pictures import pictures_at, with_channels
 
     model = Model.from_pretrained(a.model, a.device)
     found, names = pictures_at(
         a.pictures, model.config.size, background=model.config.background, non_square=model.config.non_square
     )
-    return model, model.pictures(found), names
+    return model, with_channels(found, model.run.record["data"]["channels"]), names
 
 
 def write_arrays(path: Path, **arrays):
@@ -406,6 +415,8 @@ def export_command(a) -> int:
         raise ValueError("--format onnx: holds dec and CG and has no model card; leave out --networks and --results")
     if a.format == "hub" and a.networks:
         raise ValueError("--format hub: holds what the model has; leave out --networks, or export twice")
+    if a.results and not a.results.is_file():
+        raise ValueError(f"--results {a.results}: there is no such file; give a results file, or leave it out")
     from aae_prior.model import Model
 
     model = Model.from_pretrained(a.run, "cpu")

@@ -35,13 +35,15 @@ def resolve_device(name="auto"):
 
 # %% ../nbs/07d_machine.ipynb #a946d203
 def check_machine(config):
-    "SettingError when this machine lacks the device, the data set's path or the run folder that `config` names."
+    "SettingError for a device, path of data, run folder or output folder in `config` that this machine cannot offer."
     if config.device not in ("auto", "cpu"):
         resolve_device(config.device)
     if config.dataset not in DATASETS and not os.path.exists(config.dataset):
         refuse("dataset", config.dataset, f"no such file or folder; give {DatasetName()}")
     if config.run_dir and not os.path.isdir(os.path.expanduser(config.run_dir)):
         refuse("run_dir", config.run_dir, "no such folder; give the folder of a finished run")
+    if config.out_dir and os.path.isfile(os.path.expanduser(config.out_dir)):
+        refuse("out_dir", config.out_dir, "it is a file; give a folder")
 
 # %% ../nbs/07d_machine.ipynb #8fdbc39a
 def git_revision(folder=None):

@@ -43,9 +43,10 @@ def about(run):
     """The cells of a row that describe the run behind a number.
 
     Epochs, hardware, wall time, and the batch-normalisation `statistics` its images are drawn with, own or mixed."""
-    last, sitting = run.history[-1], run.record["sittings"][-1]
+    sitting, per_epoch = run.record["sittings"][-1], run.record["data"]["n_train"] // run.config.batch_size
+    epochs = run.history[-1]["epoch"] if run.history else run.step / per_epoch  # a saved model has no history
     return dict(
-        epochs=f"{last['epoch']:.3g}",
+        epochs=f"{epochs:.3g}",
         hardware=f"{sitting['device_name']}, {sitting['threads']} threads",
         wall_time=f"{run.record['wall_seconds']:.0f} s",
         statistics=run.record.get("statistics", "mixed"),

@@ -59,6 +59,7 @@ from .networks import Networks, build
 from .norm_stats import AT_THE_END, ON_THE_WAY, recompute_image_stats, recompute_prior_stats
 from .precision import autocast, fastest_precision, keep_freed_memory
 from .progress import ProgressBar, ProgressFile, ProgressLines, is_interactive
+from .refusals import NothingThere, Refusal
 from .sampling import generate
 from .text import CaptionedData, with_sentences
 from .training import NETWORKS, optimisers, set_learning_rates, step
@@ -104,12 +105,12 @@ def prepare_data(config: Config, data: Data = None) -> Data:
         if config.condition == "text":
             data = data_with_sentences(config, data).data
     if data.size != config.size:
-        raise ValueError(
+        raise Refusal(
             f"size = {config.size}: the images of {data.name} are {data.size} x {data.size}; give size "
             f"{data.size}, or load the data with size={config.size}"
         )
     if config.condition == "text" and data.s_train is None:
-        raise ValueError(
+        raise Refusal(
             f"condition = 'text': {data.name} has no sentence codes; give data that has them (data.with_condition)"
         )
     config.check_data(len(data), data.channels, data.classes, 0 if data.s_train is None else data.s_train.shape[-1])
@@ -124,7 +125,7 @@ def classifier_of(data: Data, root=None) -> Classifier:
 
     ValueError for data without labels, or of a single class; other errors as `extractors.train_classifier`."""
     if data.classes < 2:
-        raise ValueError(
+        raise Refusal(
             f"{data.name} has no labels, or a single class: no classifier can be trained on it, and no metric that "
             "needs one can be computed; give data with at least two classes"
         )
@@ -408,7 +409,7 @@ def check_start(start: "Run", config: Config, data: Data):
     wanted = build(config, data.channels, condition_dim(data, config))
     missing = [name for name in NETWORKS if getattr(wanted, name) is not None and getattr(start.nets, name) is None]
     if missing:
-        raise ValueError(
+        raise Refusal(
             f"no training can begin from {start.dir}: it has no {', '.join(missing)}; start from a run folder, "
             "or from a model that was saved whole"
         )
@@ -419,7 +420,7 @@ def check_start(start: "Run", config: Config, data: Data):
     if shapes(start.nets) == shapes(wanted):
         return
     about = start.record["data"]
-    raise ValueError(
+    raise Refusal(
         f"no training of these settings can begin from {start.dir}, whose networks differ: {start.config.model} of "
         f"width {start.config.width:g} for images of {about['channels']} x {start.config.size} x {start.config.size} "
         f"and conditions of {about['condition_dim']} values; here are {config.model}, width {config.width:g}, "
@@ -562,11 +563,11 @@ def read_weights(folder: Path, record: dict):
         if hashlib.sha256(payload).hexdigest() == record["weights_sha256"]:
             return safetensors.torch.load(payload), record["steps"]
         if saved or "holds" in record:
-            raise ValueError(f"{path} is missing or damaged; copy the model anew from where it came")
+            raise Refusal(f"{path} is missing or damaged; copy the model anew from where it came")
         warnings.warn(f"{path} is damaged; using the newest checkpoint", stacklevel=2)
     if state := newest_checkpoint(folder):
         return state["nets"], state["step"]
-    raise FileNotFoundError(f"the run {folder} has no checkpoint yet; call fit with its configuration to train it")
+    raise NothingThere(f"the run {folder} has no checkpoint yet; call fit with its configuration to train it")
 
 # %% ../nbs/08_runs.ipynb #b7c5b3a2
 def keep_only(nets: Networks, names) -> Networks:
@@ -597,7 +598,7 @@ def load(run_dir, device="auto") -> Run:
     folder = Path(run_dir).expanduser().absolute()
     record = read_record(folder) or saved_record(folder)
     if not record:
-        raise FileNotFoundError(
+        raise NothingThere(
             f"{folder} is no run folder: it has no record.json, and no config.json of a saved model; "
             "give a folder that fit, export or save has written"
         )
@@ -610,7 +611,7 @@ def load(run_dir, device="auto") -> Run:
         nets.load_state_dict(weights if "holds" in record else with_average(weights))
     except RuntimeError:
         by = record["sittings"][-1]["version"]
-        raise ValueError(
+        raise Refusal(
             f"the weights in {folder} (written by aae_prior {by}) do not fit the networks "
             f"of aae_prior {aae_prior.__version__}; use that version, or train again"
         ) from None
@@ -651,11 +652,11 @@ def as_trained(run: Run, data: Data) -> Data:
     if data.fingerprint == run.record["data"]["fingerprint"]:
         return data
     if run.config.condition == "text":
-        raise ValueError(
+        raise Refusal(
             f"the run {run.dir} was trained with other sentence embeddings than those made here; copy the folder "
             f"encoders of its runs folder into {runs_root()}, or leave run_dir out to train again"
         )
-    raise ValueError(
+    raise Refusal(
         f"the run {run.dir} was trained on other data than {run.config.dataset} is here (fingerprint "
         f"{run.record['data']['fingerprint'][:12]}, "
         f"here {data.fingerprint[:12]}); put its own data there, or leave run_dir out to train again"
@@ -695,7 +696,7 @@ def check_draws(run: Run) -> Run:
     missing = [name for name, net in run.nets.sampler().items() if net is None]
     if not missing:
         return run
-    raise ValueError(
+    raise Refusal(
         f"nothing can be drawn from {run.dir}: it has no {missing[0]}, only {', '.join(run.record['holds'])}; "
         "export the run again, dec and CG among its networks"
     )
@@ -709,14 +710,17 @@ def chosen_run(config: Config) -> Run:
     run = check_draws(load(config.run_dir, config.device))
     logged = dict(history=run.history, evaluations=run.evaluations, filmstrip=(run.dir / "filmstrip.npz").is_file())
     if missing := [name for name, there in logged.items() if not there]:
-        raise ValueError(
-            f"the run in run_dir {run.dir} has no {missing[0]} yet (it is at step {run.step} of "
+        raise Refusal(
+            f"the run in run_dir {run.dir} has no {missing[0]}, as a saved model has none; draw with aae_prior.Model, "
+            "or name the run or export it was saved from"
+            if run.complete
+            else f"the run in run_dir {run.dir} has no {missing[0]} yet (it is at step {run.step} of "
             f"{run.record['steps']}); train it further, or name another run"
         )
     for name, value in config.given.items():
         has = getattr(run.config, name)
         if Config.__dataclass_fields__[name].metadata["trains"] and has != value:
-            raise ValueError(
+            raise Refusal(
                 f"{name} = {value!r}: the run in run_dir {run.dir} has {name} {has!r}; leave {name} out, or run_dir"
             )
     if not run.complete:

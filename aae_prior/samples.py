@@ -34,7 +34,9 @@ def find_run(text, root: Path) -> Path:
 
 # %% ../nbs/09c_samples.ipynb #46ca0e2a
 def label_number(run, label) -> int:
-    "The number of a label or category of `run`, given as its name or number. ValueError for what is neither."
+    """The number of a label or category of `run`, given as its name or number; a name comes first.
+
+    Where all names are numbers, a number is a name. ValueError for what is neither."""
     names = class_names_of(run)
     if not names:
         refuse(
@@ -42,11 +44,11 @@ def label_number(run, label) -> int:
             label,
             f"the run has condition {run.config.condition}, so there are no labels to choose; leave it out",
         )
-    if isinstance(label, str) and label in names:
-        return names.index(label)
-    number = str(label)
-    if number.isdecimal() and int(number) < len(names):
-        return int(number)
+    text = str(label)
+    if text in names:  # also the number 10 where a label is called 10
+        return names.index(text)
+    if text.isdecimal() and int(text) < len(names) and not all(name.isdecimal() for name in names):
+        return int(text)
     known = ", ".join(names[:20]) + ", ..." * (len(names) > 20)
     refuse("labels", label, f"the run has {known}{did_you_mean(label, names)}")
 

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from .refusals import NothingThere, Refusal
+
 # %% ../nbs/00b_sources.ipynb #77ac0d79
 SMALLEST = 4  # pixels: narrower images are taken for a mistake in the order of the axes
 NO_LABELS = "all"  # the one class of images without labels
@@ -31,7 +33,8 @@ NO_LABELS = "all"  # the one class of images without labels
 
 def data_error(where, problem: str, kind=ValueError) -> Exception:
     "The exception that says, on one line, what is wrong with the data at `where`."
-    return kind(" ".join(f"{where}: {problem}".split()))
+    shown = {ValueError: Refusal, FileNotFoundError: NothingThere}[kind]
+    return shown(" ".join(f"{where}: {problem}".split()))
 
 
 def join_names(things: list[str], most: int = 50) -> str:

@@ -19,6 +19,7 @@ from aae_prior.config import Config
 from aae_prior.data import quantise
 from aae_prior.model import find_model
 from aae_prior.pictures import Pictures
+from aae_prior.samples import label_number
 from aae_prior.sampling import generate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -307,8 +308,8 @@ def test_other_sizes_and_grey_for_a_model_of_colours(whole, colour):
         (lambda m: m.sample(2, labels=True), "labels = True: the run has"),
         (lambda m: m.sample(2, labels=[1, 2, 3]), "3 of them for 2 pictures; give one for all, or one each"),
         (lambda m: m.sample(0), "n = 0: how many pictures"),
-        (lambda m: m.sample(2, noise=torch.zeros(3, 54)), "give floats \\(2, 54\\), or one row for all"),
-        (lambda m: m.sample(2, noise=torch.zeros(2, 54, dtype=int)), "give floats"),
+        (lambda m: m.sample(2, noise=torch.zeros(3, 54)), "give finite floats \\(2, 54\\), or one row for all"),
+        (lambda m: m.sample(2, noise=torch.zeros(2, 54, dtype=int)), "give finite floats"),
         (lambda m: m.encode(torch.zeros(2, 1, 28, 28)), "floats of shape \\(2, 1, 28, 28\\); allowed"),
         (lambda m: m.encode(torch.zeros(2, 3, 32, 32) + torch.arange(3).view(3, 1, 1) / 3 - 1), "they have colour"),
         (lambda m: m.encode(Image.new("RGB", (40, 40), "red")), "they have colour, the model's are grey"),
@@ -319,9 +320,17 @@ def test_other_sizes_and_grey_for_a_model_of_colours(whole, colour):
         (lambda m: m.encode(["nowhere.png"]), "nowhere.png: cannot be read as an image"),
         (lambda m: m.encode("nowhere"), "nowhere: there is no such file or folder"),
         (lambda m: m.interpolate(3, 8, steps=1), "steps = 1: a line has two ends"),
+        (lambda m: m.interpolate("pics/nope.png", 3), "pics/nope.png"),
+        (lambda m: m.interpolate(torch.full((64,), torch.nan), 3), "finite numbers"),
+        (lambda m: m.noise(1, seed=-1), "seed = -1: give a whole number of 0 or more"),
+        (lambda m: m.noise(1, seed=1.5), "seed = 1.5: give a whole number"),
+        (lambda m: m.sample(1, noise="abc"), "noise = 'abc': give finite floats"),
+        (lambda m: m.sample(1, noise=torch.full((m.noise_length,), torch.nan)), "noise = .*NaN.*give finite floats"),
+        (lambda m: Model.from_pretrained(None), "path_or_name = None: give a folder"),
+        (lambda m: Model.from_pretrained("mnist-label-ours", devise="cpu"), "devise = 'cpu': unknown parameter"),
         (lambda m: m.interpolate(3, "eight"), "labels = 'eight': the run has"),
         (lambda m: m.interpolate(torch.zeros(2, 1, 32, 32) - 1, 3), "each end is one code, one picture or one label"),
-        (lambda m: m.interpolate(torch.zeros(63), 3), "floats of shape \\(63,\\)"),
+        (lambda m: m.interpolate(torch.zeros(63), 3), "floats of shape \\(63,\\)': each end is one code \\(64,\\)"),
         (lambda m: m.to("cuda:77"), "not on this machine"),
         (lambda m: m.to("abacus"), "abacus"),
     ],
@@ -447,6 +456,76 @@ def test_without_the_extra_the_hub_is_refused_in_one_line(kept, monkeypatch, cap
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_name_that_is_a_number_comes_before_the_number(kept):
+    run = runs.replace(
+        kept.run, record=kept.run.record | dict(data=kept.run.record["data"] | dict(class_names=list("123")))
+    )
+    with pytest.raises(ValueError, match="^labels = 0: the run has 1, 2, 3"):
+        label_number(run, 0)
+    assert [label_number(run, label) for label in (1, "1", np.int64(3), "3")] == [0, 0, 2, 2]
+    run.record["data"]["class_names"] = ["10", "cat", "dog"]
+    assert [label_number(run, label) for label in (10, 0, 2, "cat")] == [0, 0, 2, 1]
+
+
+def test_equal_seeds_are_equal_whatever_their_kind(kept):
+    noises = [kept.noise(2, seed=seed) for seed in (3, np.int64(3), torch.tensor(3))]
+    assert all(torch.equal(noises[0], noise) for noise in noises)
+    assert torch.equal(kept.sample(np.int64(2), labels=3, noise=noises[0]), kept.sample(2, labels=3, seed=3))
+
+
+def test_what_is_computed_from_pictures_is_an_ordinary_tensor(kept, tmp_path):
+    drawn = kept.sample(3, labels=3)
+    assert type(drawn.mean()) is type(drawn > 0) is type(drawn.mean((2, 3))) is torch.Tensor
+    assert type(drawn[0]) is type(-drawn) is type(torch.cat([drawn, drawn])) is Pictures
+    assert f"{(drawn - drawn).abs().mean():.3f}" == "0.000"
+    torch.save(drawn, tmp_path / "drawn.pt")
+    assert torch.equal(torch.load(tmp_path / "drawn.pt"), drawn)
+
+
+def test_fit_writes_nothing_before_all_is_checked(digits, tmp_path, monkeypatch):
+    x, labels = digits.x_train[:80].permute(0, 2, 3, 1).numpy(), torch.arange(80) % 4
+    monkeypatch.setenv("AAE_PRIOR_RUNS", str(tmp_path / "runs"))
+    for given, line in (
+        (dict(labels=labels, size="huge"), "size = 'huge'"),
+        (dict(labels=labels, dataset="mnist"), "dataset = 'mnist': the data are the first argument; leave it out"),
+        (dict(labels=labels, publish=True), "publish = True: notebooks publish; leave it out"),
+        (dict(labels=labels, stpes=3), "stpes = 3: unknown parameter; did you mean steps?"),
+        (dict(labels=labels + 1), "labels = tensor.*some number is missing; give numbers from 0"),
+        (dict(labels=[None, 1] * 40), "labels = .*give a whole number or a text for each picture"),
+    ):
+        with pytest.raises(ValueError, match=line) as error:
+            Model.fit(x, **given, **SMOKE)
+        one_line(error)
+    with pytest.raises(ValueError, match="^data = '': give the name of a data set"):
+        Model.fit("", **SMOKE)
+    assert not (tmp_path / "runs").exists()
+    with torch.no_grad():
+        model = Model.fit(x, labels=labels, root=tmp_path / "here", size="32", steps=1, **SMOKE)
+    assert Path(model.config.dataset).parent == tmp_path / "here" / "pictures" and not (tmp_path / "runs").exists()
+
+
+def test_a_saved_model_is_saved_and_exported_again(whole, tmp_path):
+    first = whole.save_pretrained(tmp_path / "first")
+    second = Model.from_pretrained(first).save_pretrained(tmp_path / "second")
+    for name in pretrained.SAVED_FILES:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    small = pretrained.export(Model.from_pretrained(first).run, tmp_path / "small")
+    assert torch.equal(
+        Model.from_pretrained(small).sample(2, seed=1),
+        Model.from_pretrained(pretrained.export(whole.run, tmp_path / "same")).sample(2, seed=1),
+    )
+    with pytest.raises(
+        ValueError, match="has no history, as a saved model has none; draw with aae_prior.Model"
+    ) as error:
+        runs.chosen_run(Config(run_dir=str(first)))
+    one_line(error)
+
+
+def test_lists_of_16_bits_have_one_white(whole):
+    dark, bright = (np.full((32, 32), value, np.uint16) for value in (255, 65535))
+    assert torch.equal(whole.encode([dark, bright]), whole.encode(np.stack([dark, bright])))
+
+
 def test_other_files_are_not_replaced(whole, tmp_path):
     (tmp_path / "README.md").write_text("mine", encoding="utf-8")
     for folder, line in [(tmp_path, "README.md that is not a saved model's"), (whole.run.dir, "of a run or export")]:
@@ -454,7 +533,17 @@ def test_other_files_are_not_replaced(whole, tmp_path):
             whole.save_pretrained(folder)
         one_line(error)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine" and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "file").touch()
     saved = whole.save_pretrained(tmp_path / "saved")
+    for folder, line in [
+        (tmp_path, "README.md that is not an export's"),
+        (saved, "a saved model, which an export would hide"),
+        (tmp_path / "file", "file is a file; give a folder"),
+    ]:
+        with pytest.raises(ValueError, match=line) as error:
+            pretrained.export(whole.run, folder)
+        one_line(error)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
     assert whole.save_pretrained(saved) == saved
     with pytest.raises(ValueError, match="do it with the run or export it was saved from"):
         pretrained.recompute_folder_stats(saved)
