@@ -55,7 +55,9 @@ def hub_folder_class():
 
         @classmethod
         def _from_pretrained(cls, *, model_id, **options):
-            return cls(snapshot_download(model_id, allow_patterns=list(pretrained.SAVED_FILES), **options))
+            return cls(
+                snapshot_download(model_id, allow_patterns=[*pretrained.SAVED_FILES, pretrained.SENTENCES], **options)
+            )
 
     return HubFolder
 
@@ -303,7 +305,7 @@ class Model:
     @cached_property
     def sentences(self):
         "The encoder of its sentences. ValueError or FileNotFoundError where the one it was trained with is not here."
-        return runs.sentences_of(self.run).encoder
+        return pretrained.encoder_of(self.run)
 
     def conditions(self, labels, n: int):
         """The conditions s (n, k) that `labels` mean, None where the model takes none.

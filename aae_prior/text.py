@@ -8,9 +8,10 @@ __all__ = ['PAD', 'UNKNOWN', 'DIGIT_DATASETS', 'NUMBERS', 'ADJECTIVES', 'EMBEDDI
            'read_captions', 'measurements', 'digit_sentences', 'thirds', 'compose_captions', 'mean_of_words',
            'GRUEncoder', 'BagOfWordsEncoder', 'ImageEncoder', 'contrastive_loss', 'JointEmbedding', 'recall_at',
            'sentence_pools', 'draw_pairs', 'word_reader', 'build_networks', 'fit_joint_embedding', 'content_hash',
-           'joint_embedding', 'ExternalEncoder', 'encoder_from_npz', 'encoder_from_transformers', 'lend_sentences',
-           'with_lent_sentences', 'stack_conditions', 'cached_embeddings', 'CaptionedData', 'with_sentences',
-           'probability_none_drawn', 'r_precision', 'vary_word', 'warn_unknown_words']
+           'joint_embedding', 'write_joint', 'read_joint', 'ExternalEncoder', 'encoder_from_npz',
+           'encoder_from_transformers', 'lend_sentences', 'with_lent_sentences', 'stack_conditions',
+           'cached_embeddings', 'CaptionedData', 'with_sentences', 'probability_none_drawn', 'r_precision', 'vary_word',
+           'warn_unknown_words']
 
 # %% ../nbs/06_text.ipynb #85c29c75
 import ast
@@ -36,6 +37,7 @@ from torch.nn import functional as nnf
 from .data import Data, load
 from .files import write_atomic
 from .published import data_root
+from .refusals import Refusal
 from .sources import data_error
 
 # %% ../nbs/06_text.ipynb #4e5096aa
@@ -487,10 +489,24 @@ def joint_embedding(data, own_train, own_test, kind="gru", seed=0, steps=800, fo
     held = [i for i, sentences in enumerate(own_test) if sentences]
     if held:
         joint.recall = recall_at(joint, data.images(held, "test"), [own_test[i][0] for i in held])
-    nets = nn.ModuleDict(dict(sentence=sentence, image=image)).state_dict()
     if path:
-        _write_tensors(path, nets | dict(mean=joint.mean, std=joint.std), dict(words=words, recall=joint.recall))
+        write_joint(path, joint)
     return _print_recall(joint, name, "trained")
+
+
+def write_joint(path: Path, joint: JointEmbedding):
+    "Write a joint embedding to a safetensors file; of one on an `ExternalEncoder` only the layer on it."
+    nets = nn.ModuleDict(dict(sentence=joint.sentence, image=joint.image)).state_dict()
+    facts = dict(words=joint.words, recall=joint.recall, key=joint.key, channels=joint.image.net[0].in_channels)
+    _write_tensors(path, nets | dict(mean=joint.mean, std=joint.std), facts)
+
+
+def read_joint(path: Path) -> JointEmbedding:
+    "The joint embedding with the encoder `gru` that `write_joint` wrote. Refusal where the file is damaged."
+    kept = _read_tensors(path)
+    if not kept:
+        raise Refusal(f"{path} is damaged; copy the model anew from where it came")
+    return _joint_from_file(kept, kept[1]["channels"], "gru", kept[1]["key"])
 
 # %% ../nbs/06_text.ipynb #6a3e25d0
 def _print_recall(joint, kind, how):

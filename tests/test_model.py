@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aae_prior import Model, data, networks, pretrained, runs, sampling
+from aae_prior import Model, data, networks, pretrained, runs, sampling, text
 from aae_prior.batches import sample_noise
 from aae_prior.cli import main
 from aae_prior.config import Config
@@ -131,6 +131,32 @@ def test_sentences():
         with pytest.raises(ValueError, match="draws what a sentence says") as error:
             model.sample(2, labels=wrong)
         one_line(error)
+
+
+def test_a_saved_model_of_sentences_needs_no_data(digits, tmp_path, monkeypatch):
+    found = text.with_sentences(digits, "digits", steps=3)
+    config = Config(preset="smoke", condition="text", dataset="digits")
+    model = untrained(config, 1, 200)
+    model.run.record |= dict(
+        weights_sha256="", wall_seconds=0, statistics="own", sittings=[dict(device_name="", threads=1)]
+    )
+    model.run.record["data"] |= dict(n_train=1437, caveat="", fingerprint="0" * 64, class_names=list("0123456789"))
+    monkeypatch.setattr(pretrained, "sentences_of", lambda run: found)
+    saved = model.save_pretrained(tmp_path / "saved")
+
+    def gone(run):
+        raise AssertionError("the data were asked for")
+
+    monkeypatch.setattr(pretrained, "sentences_of", gone)
+    opened = Model.from_pretrained(saved)
+    drawn = sampling.generate(opened.nets, opened.noise(1, seed=4), found.encoder.embed(["a thin three"]))
+    assert torch.equal(opened.sample(1, labels="a thin three", seed=4), drawn)
+    again = opened.save_pretrained(tmp_path / "again")
+    assert (again / pretrained.SENTENCES).read_bytes() == (saved / pretrained.SENTENCES).read_bytes()
+    (saved / pretrained.SENTENCES).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="sentences.safetensors is damaged; copy the model anew") as error:
+        Model.from_pretrained(saved).sample(1, labels="a thin three")
+    one_line(error)
 
 
 # ---- what it is opened from ----
