@@ -98,7 +98,6 @@ def run_arguments(parser):
 def run_command(a) -> int:
     "Run `aae-prior run`: papermill, and the training is shown; 0 when the notebook ran to its end, else 1."
     import papermill.cli
-    from jupyter_client.kernelspec import NoSuchKernel
 
     from aae_prior.progress import shown_training
 
@@ -113,14 +112,14 @@ def run_command(a) -> int:
     try:
         with shown_training():
             papermill.cli.papermill.main([a.notebook, output, *options], standalone_mode=False)
-    except NoSuchKernel as error:
-        raise ValueError(f"{error}; `jupyter kernelspec list` lists them, -k python3 is the usual one") from None
     except papermill.PapermillExecutionError as error:
         print(f"{error.ename}: {last_line(error.evalue)}; notebook: {output}", file=sys.stderr)
         return 1
     except Exception as error:
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None  # click's name for it
+        if type(error).__name__ == "NoSuchKernel":
+            raise ValueError(f"{error}; jupyter kernelspec list names those there are") from None
         if not hasattr(error, "format_message"):
             raise  # a word that papermill does not know
         raise ValueError(f"{error.format_message().rstrip('.')}; papermill --help lists the options") from None

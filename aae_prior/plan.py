@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOT_CARRIED_OVER', 'SHARED', 'Entry', 'notebook_path', 'read_plan', 'has_figure', 'unplanned_entries', 'with_seeds',
            'distinct', 'select_entries', 'entry_parameters', 'notebook_settings', 'entry_settings', 'entry_config',
-           'entry_command', 'command_settings', 'is_command_of', 'published_rows', 'row_seeds', 'entry_rows',
+           'entry_command', 'command_settings', 'is_command_of', 'published_rows', 'row_seeds', 'alike', 'entry_rows',
            'seeds_made', 'entry_folder', 'entry_cells', 'is_published', 'seed_rows', 'entry_state', 'unpublished',
            'entries_to_run', 'check_entries', 'count_finished_runs', 'run_times', 'trained_steps',
            'count_papermill_runs', 'expected_times', 'duration', 'expected_duration', 'total_duration', 'state_line',
@@ -22,6 +22,7 @@ import tomllib
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from .config import Config
 from .files import markdown_table, project_root, read_json, runs_root
@@ -197,8 +198,13 @@ def command_settings(notebook: str, command: str, seed: int = 0) -> dict:
 
 
 def is_command_of(entry: Entry, seed: int, command: str) -> bool:
-    "Whether `command`, of a row, makes what `entry` with `seed` makes."
-    return command_settings(entry.notebook, command, seed) == entry_settings(entry, seed)
+    "Whether `command`, of a row, makes what `entry` with `seed` makes, alone or among further seeds."
+
+    def of_one(settings):
+        "The settings without the number of trainings, which changes none of them"
+        return {k: vars(v) | dict(seeds=None) if isinstance(v, SimpleNamespace) else v for k, v in settings.items()}
+
+    return of_one(command_settings(entry.notebook, command, seed)) == of_one(entry_settings(entry, seed))
 
 # %% ../nbs/15_plan.ipynb #5598ce7c
 def published_rows() -> list:
@@ -211,13 +217,22 @@ def row_seeds(row: dict) -> list:
     return [int(text) for text in row["seed"].split(";") if text.strip()]
 
 
+def alike(entry: Entry, plan: list) -> list:
+    "Entries of `plan` with the notebook, data set and preset of `entry`; each setting of Table 1 can have one."
+    key = (entry.notebook, entry.dataset, entry.preset)
+    return [other for other in plan if (other.notebook, other.dataset, other.preset) == key]
+
+
 def entry_rows(entry: Entry, rows: list) -> list:
-    "Those of `rows` that belong to `entry`."
-    return [
+    "Those of `rows` that belong to `entry`; where another of the plan is `alike`, those of its own command."
+    mine = [
         row
         for row in rows
         if notebook_of(row) == entry.notebook and row["dataset"] in entry.rows and row["preset"] == entry.preset
     ]
+    if not mine or len(alike(entry, read_plan())) < 2:
+        return mine
+    return [row for row in mine if is_command_of(entry, row_seeds(row)[0], row["command"])]
 
 
 def seeds_made(entry: Entry, seed: int) -> list:

@@ -12,6 +12,7 @@ from aae_prior import plan as planning
 from aae_prior.cli import main
 from aae_prior.plan import (
     Entry,
+    alike,
     commands_table,
     count_finished_runs,
     entry_cells,
@@ -112,8 +113,9 @@ def test_its_notebook_takes_the_parameters_and_the_command_says_them(entry):
 
 
 def test_no_two_entries_are_alike():
-    keys = [(entry.notebook, entry.dataset, entry.preset) for entry in PLAN]
+    keys = [(entry.notebook, entry.dataset, entry.preset, entry.parameters.get("settings")) for entry in PLAN]
     assert len(keys) == len(set(keys))
+    assert all(entry.parameters.get("settings") for entry in PLAN if len(alike(entry, PLAN)) > 1)
 
 
 def test_a_damaged_plan_is_said_in_one_line(tmp_path):
