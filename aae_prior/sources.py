@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from .refusals import NothingThere, Refusal
+from .refusals import NothingThere, OutOfReach, Refusal
 
 # %% ../nbs/00b_sources.ipynb #77ac0d79
 SMALLEST = 4  # pixels: narrower images are taken for a mistake in the order of the axes
@@ -33,7 +33,7 @@ NO_LABELS = "all"  # the one class of images without labels
 
 def data_error(where, problem: str, kind=ValueError) -> Exception:
     "The exception that says, on one line, what is wrong with the data at `where`."
-    shown = {ValueError: Refusal, FileNotFoundError: NothingThere}[kind]
+    shown = {ValueError: Refusal, FileNotFoundError: NothingThere, OSError: OutOfReach}[kind]
     return shown(" ".join(f"{where}: {problem}".split()))
 
 
