@@ -147,20 +147,13 @@ def whole_number(name, value, least: int, about: str = "") -> int:
     return number
 
 
-NOT_TO_FIT = dict(
-    dataset="the data are the first argument",
-    publish="notebooks publish",
-    out_dir="`save_pretrained` writes a model to a folder, `root` is that of runs",
-    run_dir="`from_pretrained` opens what was trained",
-)
-
-
 def array_of_labels(labels, n: int) -> np.ndarray:
     "`labels` (n,), whole numbers from 0 to the number of classes less 1, or texts. SettingError for others."
     y = np.asarray(one_for_each(labels, n))
     if y.dtype.kind not in "iuU" or y.ndim != 1:
         refuse("labels", labels, f"{y.dtype} values; give a whole number or a text for each picture")
-    if y.dtype.kind != "U" and set(y.tolist()) != set(range(y.max() + 1)):
+    found = np.unique(y)
+    if y.dtype.kind != "U" and (found[0], found[-1]) != (0, len(found) - 1):
         refuse(
             "labels", labels, "some number is missing; give numbers from 0 to the number of classes less 1, or texts"
         )
@@ -184,6 +177,14 @@ def kept_pictures(pictures, labels, size: int, background: str, non_square: str,
     return path
 
 # %% ../nbs/13c_model.ipynb #e40bd01d
+NOT_TO_FIT = dict(
+    dataset="the data are the first argument",
+    publish="notebooks publish",
+    out_dir="`save_pretrained` writes a model to a folder, `root` is that of runs",
+    run_dir="`from_pretrained` opens what was trained",
+)
+
+
 class Model:
     "A trained model: networks that draw, encode and sort, with the settings and labels they were trained with."
 
@@ -212,7 +213,7 @@ class Model:
         `root`: folder of runs. Errors as `runs.fit`, each of one line."""
         if isinstance(start, str | Path):
             start = cls.from_pretrained(start)
-        read_settings(check_names(settings, SETTINGS))  # refused before anything is written
+        checked = read_settings(check_names(settings, SETTINGS))  # refused before anything is written
         for name, instead in NOT_TO_FIT.items():
             if name in settings:
                 refuse(name, settings[name], f"{instead}; leave it out")
@@ -222,7 +223,7 @@ class Model:
             if labels is not None:
                 refuse("labels", labels, f"{data} brings its own; leave it out, or give the pictures themselves")
         else:
-            base = (start.config if start else Config()).to_dict() | read_settings(settings)
+            base = (start.config if start else Config()).to_dict() | checked
             how = {name: base[name] for name in ("size", "background", "non_square")}
             data = kept_pictures(data, labels, **how, root=root)
         given = dict(dataset=str(data)) | settings

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXPORTED_FILES', 'SAVED_FILES', 'SENTENCES', 'HUB_DATASETS', 'small_weights', 'measured_with', 'held', 'card',
-           'short_film', 'check_target', 'export', 'kept_weights', 'card_header', 'use_of', 'encoder_of', 'check_save',
-           'save', 'recompute_folder_stats']
+           'short_film', 'target_folder', 'refuse_others', 'export', 'kept_weights', 'card_header', 'use_of',
+           'encoder_of', 'check_save', 'save', 'recompute_folder_stats']
 
 # %% ../nbs/13_pretrained.ipynb #e8248d1c
 import hashlib
@@ -124,12 +124,18 @@ EXPORTED_FILES = (
 )
 
 
-def check_target(folder: Path, names, mine: bool, whose: str):
-    "Refusal where a model cannot go to `folder`: it is a file, or has files by these `names` that are not `mine`."
+def target_folder(folder) -> Path:
+    "The `folder` to write a model to, which may be missing. Refusal where it is a file."
+    folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
         raise Refusal(f"{folder} is a file; give a folder")
+    return folder
+
+
+def refuse_others(folder: Path, names, whose: str):
+    "Refusal where `folder` has files by these `names`, which are not `whose` one would write."
     others = [name for name in names if (folder / name).exists()]
-    if others and not mine:
+    if others:
         raise Refusal(f"{folder} has a {others[0]} that is not {whose}; give another folder")
 
 
@@ -143,13 +149,14 @@ def export(run: Run, folder, names=("dec", "CG"), rows=()) -> Path:
         raise ValueError(f"the run {run.dir} is at step {run.step} of {run.record['steps']}; train it to its end first")
     if "holds" in run.record:
         raise ValueError(f"{run.dir} is an export itself; copy it, or export the run it was made from")
-    folder = Path(folder).expanduser()
-    there = {} if folder.is_file() else read_record(folder)
+    folder = target_folder(folder)
+    there = read_record(folder)
     if there and "holds" not in there:
         raise Refusal(f"{folder} is the folder of a run, whose weights an export would replace; give another folder")
-    if not folder.is_file() and saved_record(folder):
+    if saved_record(folder):
         raise Refusal(f"{folder} is the folder of a saved model, which an export would hide; give another folder")
-    check_target(folder, EXPORTED_FILES, bool(there), "an export's")
+    if not there:
+        refuse_others(folder, EXPORTED_FILES, "an export's")
     payload = safetensors.torch.save(small_weights(run, names))
     folder.mkdir(parents=True, exist_ok=True)
     record = run.record | dict(holds=list(names), weights_sha256=hashlib.sha256(payload).hexdigest())
@@ -219,10 +226,11 @@ def encoder_of(run: Run):
 
 def check_save(folder) -> Path:
     "The `folder` a model can be saved to. Refusal where it is a file, or that of something else."
-    folder = Path(folder).expanduser()
-    if not folder.is_file() and read_record(folder):
+    folder = target_folder(folder)
+    if read_record(folder):
         raise Refusal(f"{folder} is the folder of a run or export; give another folder")
-    check_target(folder, SAVED_FILES, not folder.is_file() and bool(saved_record(folder)), "a saved model's")
+    if not saved_record(folder):
+        refuse_others(folder, SAVED_FILES, "a saved model's")
     return folder
 
 
@@ -238,10 +246,12 @@ def save(run: Run, folder, rows=()) -> Path:
     folder = check_save(folder)
     payload = kept_weights(run)
     record = dict(library="aae_prior") | run.record | dict(weights_sha256=hashlib.sha256(payload).hexdigest())
-    measured = measured_with(run, rows or read_rows(run.dir / "results.csv"))
-    text = card_header(run) + card(run, record, measured, SAVED_FILES) + use_of(run)
-    if saved_record(run.dir) and (run.dir / "README.md").is_file() and not rows:
-        text = (run.dir / "README.md").read_text(encoding="utf-8")
+    kept_card = run.dir / "README.md"
+    if saved_record(run.dir) and kept_card.is_file() and not rows:
+        text = kept_card.read_text(encoding="utf-8")
+    else:
+        measured = measured_with(run, rows or read_rows(run.dir / "results.csv"))
+        text = card_header(run) + card(run, record, measured, SAVED_FILES) + use_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     if run.config.condition == "text" and run.config.encoder == "gru":
         write_joint(folder / SENTENCES, encoder_of(run))

@@ -517,6 +517,7 @@ def test_fit_writes_nothing_before_all_is_checked(digits, tmp_path, monkeypatch)
         (dict(labels=labels, publish=True), "publish = True: notebooks publish; leave it out"),
         (dict(labels=labels, stpes=3), "stpes = 3: unknown parameter; did you mean steps?"),
         (dict(labels=labels + 1), "labels = tensor.*some number is missing; give numbers from 0"),
+        (dict(labels=[0, 10**12] * 40), "labels = .*some number is missing"),
         (dict(labels=[None, 1] * 40), "labels = .*give a whole number or a text for each picture"),
     ):
         with pytest.raises(ValueError, match=line) as error:
